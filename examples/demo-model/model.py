@@ -201,6 +201,7 @@ def export(model, folder):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config(model.shape), indent=2, sort_keys=True) + "\n")
     save_file(export_state(model), folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "model.safetensors").chmod(0o644)
 
 
 def load_exported(folder):
