@@ -80,7 +80,11 @@ impl Config {
             heads: size("attention_heads", raw.attention_heads, 1 << 12)?,
             ffn_dim: size("ffn_dim", raw.ffn_dim, 1 << 18)?,
             vocab_size: size("vocab_size", raw.vocab_size, 1 << 24)?,
-            max_position_embeddings: size("max_position_embeddings", raw.max_position_embeddings.or(Some(2048)), 1 << 24)?,
+            max_position_embeddings: size(
+                "max_position_embeddings",
+                raw.max_position_embeddings.or(Some(2048)),
+                1 << 24,
+            )?,
             scale_embedding: raw.scale_embedding.unwrap_or(true),
             eos_token_id: raw.eos_token_id.unwrap_or(2),
         };
@@ -88,7 +92,8 @@ impl Config {
             let problem = format!("d_model {} is not divisible by attention_heads {}", config.d_model, config.heads);
             return Err(Error::Config { problem });
         }
-        for (name, value) in [("d_model", config.d_model), ("ffn_dim", config.ffn_dim), ("head dim", config.head_dim())] {
+        for (name, value) in [("d_model", config.d_model), ("ffn_dim", config.ffn_dim), ("head dim", config.head_dim())]
+        {
             if !value.is_multiple_of(8) {
                 return unsupported(format!("{name} {value}; the shaders need a multiple of 8"));
             }
@@ -117,7 +122,8 @@ fn size(name: &str, value: Option<u64>, max: u64) -> Result<usize> {
 mod tests {
     use super::*;
 
-    const TINY: &str = r#"{"model_type":"xglm","num_layers":2,"d_model":64,"attention_heads":4,"ffn_dim":256,"vocab_size":512}"#;
+    const TINY: &str =
+        r#"{"model_type":"xglm","num_layers":2,"d_model":64,"attention_heads":4,"ffn_dim":256,"vocab_size":512}"#;
 
     #[test]
     fn reads_sizes_and_defaults() {
@@ -127,7 +133,12 @@ mod tests {
 
     #[test]
     fn counts_the_published_parameters() {
-        let json = TINY.replace(":2,", ":24,").replace("64", "2048").replace(":4,", ":32,").replace("256", "8192").replace("512", "50518");
+        let json = TINY
+            .replace(":2,", ":24,")
+            .replace("64", "2048")
+            .replace(":4,", ":32,")
+            .replace("256", "8192")
+            .replace("512", "50518");
         assert_eq!(Config::from_json(&json).unwrap().parameters(), 1_312_063_488);
     }
 

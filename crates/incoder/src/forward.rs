@@ -1,0 +1,72 @@
+//! What one forward step is asked to compute, the same for every backend.
+
+use bytemuck::{Pod, Zeroable};
+
+/// One token of a step: what it is, where its keys and values go, and what it attends to.
+///
+/// A column attends to cache rows `0..prefix` and then to `tail_start..tail_start + tail_len`; its own row is among
+/// them. A prefill column has only a prefix (causal), a branch of several candidates has the shared context as its
+/// prefix and its own tail, so candidates share one copy of the context and nothing is padded.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
+pub(crate) struct Column {
+    /// Token id.
+    pub token: u32,
+    /// Position in its text, from 0.
+    pub position: u32,
+    /// The KV cache row that it writes.
+    pub row: u32,
+    /// Rows from 0 that it attends to.
+    pub prefix: u32,
+    /// First row of its tail.
+    pub tail_start: u32,
+    /// Rows of its tail.
+    pub tail_len: u32,
+}
+
+impl Column {
+    /// A token of the context itself: row and position agree, everything before it is attended to.
+    pub fn context(token: u32, position: usize) -> Self {
+        let position = position as u32;
+        Self { token, position, row: position, prefix: position + 1, tail_start: 0, tail_len: 0 }
+    }
+}
+
+/// How keys and values are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Kv {
+    /// Half precision: the default.
+    #[default]
+    F16,
+    /// Single precision: twice the memory, no rounding.
+    F32,
+}
+
+impl Kv {
+    /// Bytes a value.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::F16 => 2,
+            Self::F32 => 4,
+        }
+    }
+}
+
+/// Rows 2.. of XGLM's sinusoidal table, one for each position: [positions, d_model], sines then cosines.
+///
+/// Source: `XGLMSinusoidalPositionalEmbedding` of transformers 4.46, whose single-precision arithmetic this follows:
+/// the divisor is n - 1, and an odd width gets a zero column.
+pub(crate) fn sinusoids(positions: usize, d_model: usize) -> Vec<f32> {
+    let half = d_model / 2;
+    let step = (10000f64.ln() / (half as f64 - 1.0)) as f32;
+    let frequencies: Vec<f32> = (0..half).map(|i| (i as f32 * -step).exp()).collect();
+    let mut table = vec![0.0; positions * d_model];
+    for (position, row) in table.chunks_exact_mut(d_model).enumerate() {
+        for (i, f) in frequencies.iter().enumerate() {
+            let angle = (position + 2) as f32 * f;
+            row[i] = angle.sin();
+            row[half + i] = angle.cos();
+        }
+    }
+    table
+}

@@ -1,0 +1,248 @@
+//! A conversation with a model: the context it holds, and the KV cache that makes the next call cheap.
+
+use crate::backend::Backend;
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::forward::Column;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A flag that stops work at the next prefill chunk or token. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Cancel(Arc<AtomicBool>);
+
+impl Cancel {
+    /// Asks the work to stop.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it was asked to.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// [`Error::Cancelled`] once it was.
+    ///
+    /// # Errors
+    /// See above.
+    pub fn check(&self) -> Result<()> {
+        if self.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) }
+    }
+}
+
+/// What [`Session::set_context`] had to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Prefill {
+    /// Tokens whose keys and values were still in the cache.
+    pub cached: usize,
+    /// Tokens computed now.
+    pub computed: usize,
+}
+
+/// Branches that continue from one context.
+#[derive(Debug)]
+struct Fork {
+    /// Tokens of the shared context.
+    shared: usize,
+    /// Rows each branch has.
+    room: usize,
+    /// Tokens pushed to each branch so far.
+    lengths: Vec<usize>,
+}
+
+/// A loaded model and the tokens its KV cache holds.
+#[derive(Debug)]
+pub struct Session {
+    backend: Backend,
+    /// Tokens whose keys and values are in cache rows 0.. .
+    tokens: Vec<u32>,
+    /// The distribution after the last of `tokens`; empty when not computed.
+    logits: Vec<f32>,
+    fork: Option<Fork>,
+}
+
+impl Session {
+    pub(crate) fn new(backend: Backend) -> Self {
+        Self { backend, tokens: Vec::new(), logits: Vec::new(), fork: None }
+    }
+
+    /// The model's configuration.
+    pub fn config(&self) -> &Config {
+        self.backend.config()
+    }
+
+    /// Tokens the KV cache holds.
+    pub fn capacity(&self) -> usize {
+        self.backend.capacity()
+    }
+
+    /// The context held.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// Logits [vocab] after the last token of the context; empty before the first [`Session::set_context`].
+    pub fn logits(&self) -> &[f32] {
+        &self.logits
+    }
+
+    /// Makes `tokens` the context: the longest common prefix with the present one is kept, the rest is prefilled in chunks.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when `tokens` is empty or holds an id beyond the vocabulary, [`Error::Context`] when it does
+    /// not fit, [`Error::Cancelled`] between two chunks: what was prefilled stays and is reused by the next call.
+    pub async fn set_context(&mut self, tokens: &[u32], cancel: &Cancel) -> Result<Prefill> {
+        self.check(tokens)?;
+        let mut common = self.tokens.iter().zip(tokens).take_while(|(a, b)| a == b).count();
+        if common == tokens.len() && (common < self.tokens.len() || self.logits.is_empty()) {
+            // The cache has them all, but the distribution after the last one is asked for.
+            common -= 1;
+        }
+        self.truncate(common);
+        let chunk = self.backend.max_columns();
+        for (i, part) in tokens[common..].chunks(chunk).enumerate() {
+            cancel.check()?;
+            let last = common + i * chunk + part.len() == tokens.len();
+            let mut logits = self.extend(part, usize::from(last)).await?;
+            if let Some(logits) = logits.pop() {
+                self.logits = logits;
+            }
+        }
+        Ok(Prefill { cached: common, computed: tokens.len() - common })
+    }
+
+    /// Makes `tokens` the context and hands out the logits after every one of them, as (index, [vocab]).
+    ///
+    /// # Errors
+    /// As [`Session::set_context`].
+    pub async fn logits_of_all(
+        &mut self,
+        tokens: &[u32],
+        cancel: &Cancel,
+        each: &mut dyn FnMut(usize, &[f32]),
+    ) -> Result<()> {
+        self.check(tokens)?;
+        self.truncate(0);
+        for part in tokens.chunks(self.backend.max_logits()) {
+            cancel.check()?;
+            let start = self.tokens.len();
+            let logits = self.extend(part, part.len()).await?;
+            for (i, logits) in logits.iter().enumerate() {
+                each(start + i, logits);
+            }
+            self.logits = logits.into_iter().next_back().unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    /// Opens `n` branches that continue from the context, and returns how many tokens each has room for:
+    /// `max_tokens`, or what the cache has left for each.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when `n` is 0, more than one step can hold, or there is no context.
+    pub fn fork(&mut self, n: usize, max_tokens: usize) -> Result<usize> {
+        let most = self.backend.max_logits();
+        if n == 0 || n > most {
+            return Err(Error::argument(format!("{n} candidates asked for, 1 to {most} are possible")));
+        }
+        if self.logits.is_empty() {
+            return Err(Error::argument("there is no context to continue: set one first"));
+        }
+        let shared = self.tokens.len();
+        let room = max_tokens.min((self.capacity() - shared) / n);
+        self.fork = Some(Fork { shared, room, lengths: vec![0; n] });
+        Ok(room)
+    }
+
+    /// Appends one token to each named branch, all in one step, and returns the logits [vocab] after each, in order.
+    ///
+    /// The tokens of branch 0 become part of the context.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for an unknown or repeated branch or a bad id, [`Error::Context`] when a branch is full.
+    pub async fn step(&mut self, pushes: &[(usize, u32)]) -> Result<Vec<Vec<f32>>> {
+        let Some(mut fork) = self.fork.take() else {
+            return Err(Error::argument("no branches are open: fork first"));
+        };
+        let columns = self.columns(&mut fork, pushes);
+        let (shared, first) = (fork.shared, fork.lengths[0]);
+        self.fork = Some(fork);
+        let columns = columns?;
+        // Branch 0 lies where the context goes on; a failed step must leave no claim on its rows.
+        self.tokens.truncate(shared + first - usize::from(pushes.iter().any(|p| p.0 == 0)));
+        self.logits.clear();
+        let logits = self.backend.forward(&columns, columns.len()).await?;
+        if let Some(i) = pushes.iter().position(|push| push.0 == 0) {
+            self.tokens.push(pushes[i].1);
+            self.logits.clone_from(&logits[i]);
+        }
+        Ok(logits)
+    }
+
+    fn columns(&self, fork: &mut Fork, pushes: &[(usize, u32)]) -> Result<Vec<Column>> {
+        let mut columns = Vec::with_capacity(pushes.len());
+        let mut lengths = fork.lengths.clone();
+        for &(branch, token) in pushes {
+            self.check_id(token)?;
+            let repeated = pushes.iter().filter(|p| p.0 == branch).count() > 1;
+            let Some(length) = lengths.get_mut(branch).filter(|_| !repeated) else {
+                let problem = format!("branch {branch} is not one of the {} open, or named twice", fork.lengths.len());
+                return Err(Error::argument(problem));
+            };
+            if *length == fork.room {
+                return Err(Error::Context { need: fork.shared + fork.room + 1, have: fork.shared + fork.room });
+            }
+            let tail_start = fork.shared + branch * fork.room;
+            columns.push(Column {
+                token,
+                position: (fork.shared + *length) as u32,
+                row: (tail_start + *length) as u32,
+                prefix: fork.shared as u32,
+                tail_start: tail_start as u32,
+                tail_len: *length as u32 + 1,
+            });
+            *length += 1;
+        }
+        fork.lengths = lengths;
+        Ok(columns)
+    }
+
+    /// Appends `tokens` to the context; the logits after the last `logits` of them.
+    async fn extend(&mut self, tokens: &[u32], logits: usize) -> Result<Vec<Vec<f32>>> {
+        let start = self.tokens.len();
+        let columns: Vec<Column> = tokens.iter().enumerate().map(|(i, &t)| Column::context(t, start + i)).collect();
+        let logits = self.backend.forward(&columns, logits).await?;
+        self.tokens.extend_from_slice(tokens);
+        Ok(logits)
+    }
+
+    fn truncate(&mut self, length: usize) {
+        self.fork = None;
+        if length < self.tokens.len() {
+            self.tokens.truncate(length);
+            self.logits.clear();
+        }
+    }
+
+    fn check(&self, tokens: &[u32]) -> Result<()> {
+        if tokens.is_empty() {
+            return Err(Error::argument("the prompt is empty: give at least one token"));
+        }
+        if tokens.len() > self.capacity() {
+            return Err(Error::Context { need: tokens.len(), have: self.capacity() });
+        }
+        tokens.iter().try_for_each(|&token| self.check_id(token))
+    }
+
+    fn check_id(&self, token: u32) -> Result<()> {
+        let vocab = self.config().vocab_size;
+        if token as usize >= vocab {
+            return Err(Error::argument(format!(
+                "token id {token} is out of range: the vocabulary has {vocab} ids, 0 to {}",
+                vocab - 1
+            )));
+        }
+        Ok(())
+    }
+}
