@@ -3,18 +3,21 @@
 use crate::config::Config;
 use crate::error::Result;
 use crate::forward::Column;
+use crate::model::Plan;
 use crate::reference::Reference;
 
 /// A loaded model with its KV cache, wherever it runs.
 #[derive(Debug)]
 pub(crate) enum Backend {
     Cpu(Box<Reference>),
+    Gpu(Box<Plan>),
 }
 
 impl Backend {
     pub fn config(&self) -> &Config {
         match self {
             Self::Cpu(model) => model.config(),
+            Self::Gpu(plan) => plan.config(),
         }
     }
 
@@ -22,6 +25,7 @@ impl Backend {
     pub fn capacity(&self) -> usize {
         match self {
             Self::Cpu(model) => model.capacity(),
+            Self::Gpu(plan) => plan.capacity(),
         }
     }
 
@@ -29,6 +33,7 @@ impl Backend {
     pub fn max_columns(&self) -> usize {
         match self {
             Self::Cpu(_) => 16,
+            Self::Gpu(plan) => plan.max_columns(),
         }
     }
 
@@ -36,6 +41,7 @@ impl Backend {
     pub fn max_logits(&self) -> usize {
         match self {
             Self::Cpu(_) => 16,
+            Self::Gpu(plan) => plan.max_logits(),
         }
     }
 
@@ -43,6 +49,7 @@ impl Backend {
     pub async fn forward(&mut self, columns: &[Column], logits: usize) -> Result<Vec<Vec<f32>>> {
         match self {
             Self::Cpu(model) => Ok(model.forward(columns, logits)),
+            Self::Gpu(plan) => plan.forward(columns, logits).await,
         }
     }
 }

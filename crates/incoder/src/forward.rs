@@ -30,6 +30,11 @@ impl Column {
         let position = position as u32;
         Self { token, position, row: position, prefix: position + 1, tail_start: 0, tail_len: 0 }
     }
+
+    /// Cache rows that it attends to.
+    pub fn attended(&self) -> u32 {
+        self.prefix + self.tail_len
+    }
 }
 
 /// How keys and values are stored.

@@ -6,7 +6,9 @@ pub mod checkpoint;
 pub mod config;
 pub mod error;
 mod forward;
+pub mod gpu;
 mod load;
+mod model;
 mod reference;
 mod session;
 
@@ -14,5 +16,6 @@ pub use checkpoint::{Folder, MemoryFolder, Source};
 pub use config::Config;
 pub use error::{Error, Result};
 pub use forward::Kv;
+pub use gpu::{AdapterReport, Gpu, GpuOptions, Tuning};
 pub use load::{Device, LoadOptions, Progress};
 pub use session::{Cancel, Prefill, Session};

@@ -5,6 +5,8 @@ use crate::checkpoint::{Checkpoint, Folder};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::forward::Kv;
+use crate::gpu::Gpu;
+use crate::model::Plan;
 use crate::reference::Reference;
 use crate::session::Session;
 
@@ -16,6 +18,8 @@ const MAX_CONFIG_BYTES: u64 = 1 << 20;
 pub enum Device {
     /// The plain CPU reference: slow, and there on every machine.
     Cpu,
+    /// An open GPU.
+    Gpu(Gpu),
 }
 
 /// How a model is loaded.
@@ -60,9 +64,13 @@ impl Session {
             done += parameters;
             on_progress(Progress { done: done.min(total), total });
         };
+        let kv = options.kv;
         let backend = match device {
             Device::Cpu => {
-                Backend::Cpu(Box::new(Reference::load(&config, &checkpoint, capacity, options.kv, &mut loaded).await?))
+                Backend::Cpu(Box::new(Reference::load(&config, &checkpoint, capacity, kv, &mut loaded).await?))
+            }
+            Device::Gpu(gpu) => {
+                Backend::Gpu(Box::new(Plan::load(gpu, &config, &checkpoint, capacity, kv, &mut loaded).await?))
             }
         };
         on_progress(Progress { done: total, total });

@@ -1,0 +1,54 @@
+// x = E[token] * SCALE + P[position], eight values a thread. E has the layout of a linear layer's weights (linear.wgsl).
+
+override SCALE: f32 = 1.0;
+
+struct Matrix {
+    groups: u32,
+    rows: u32,
+    first_row: u32,
+    stride: u32,
+}
+
+struct Column {
+    token: u32,
+    position: u32,
+    row: u32,
+    prefix: u32,
+    tail_start: u32,
+    tail_len: u32,
+}
+
+struct State {
+    columns: u32,
+    logits: u32,
+    column: array<Column>,
+}
+
+@group(0) @binding(0) var<storage, read> table: array<vec4<u32>>;
+@group(0) @binding(1) var<storage, read> positions: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> x: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> state: State;
+@group(0) @binding(4) var<uniform> matrix: Matrix;
+
+@compute @workgroup_size(16)
+fn embed(@builtin(global_invocation_id) thread: vec3<u32>) {
+    let group = thread.x;
+    let column = thread.y;
+    if (group >= matrix.groups) {
+        return;
+    }
+    let token = state.column[column].token;
+    // A large table lies in several buffers; the one that holds this row writes it.
+    if (token < matrix.first_row || token >= matrix.first_row + matrix.rows) {
+        return;
+    }
+    let row = token - matrix.first_row;
+    let slot = (row % 2u) * 16u + (row % 32u) / 2u;
+    let packed = table[(row / 32u * matrix.groups + group) * 32u + slot];
+    let low = vec4(unpack2x16float(packed.x), unpack2x16float(packed.y));
+    let high = vec4(unpack2x16float(packed.z), unpack2x16float(packed.w));
+    let position = (state.column[column].position * matrix.groups + group) * 2u;
+    let out = (column * matrix.groups + group) * 2u;
+    x[out] = low * SCALE + positions[position];
+    x[out + 1u] = high * SCALE + positions[position + 1u];
+}

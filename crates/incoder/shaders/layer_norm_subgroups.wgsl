@@ -1,0 +1,61 @@
+// Layer norm, one workgroup a token: eps 1e-5, biased variance. Sums cross threads by subgroup, then through workgroup memory.
+
+override THREADS: u32 = 64u;
+// Width of a row in groups of 4 values.
+override WIDTH: u32 = 1u;
+// Whether to norm only the last `logits` columns, packed to the front.
+override LAST: bool = false;
+
+struct State {
+    columns: u32,
+    logits: u32,
+}
+
+@group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> weight: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> bias: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> y: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read> state: State;
+
+var<workgroup> parts: array<f32, THREADS>;
+
+// The sum of `value` over the workgroup, one part a subgroup.
+fn total(value: f32, subgroup: u32, subgroups: u32) -> f32 {
+    parts[subgroup] = subgroupAdd(value);
+    workgroupBarrier();
+    var sum = 0.0;
+    for (var i = 0u; i < subgroups; i++) {
+        sum += parts[i];
+    }
+    // The parts must be read before the next call overwrites them.
+    workgroupBarrier();
+    return sum;
+}
+
+@compute @workgroup_size(THREADS)
+fn layer_norm(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(local_invocation_index) thread: u32,
+    @builtin(subgroup_id) subgroup: u32,
+    @builtin(num_subgroups) subgroups: u32,
+) {
+    var first = group.x * WIDTH;
+    if (LAST) {
+        first += (state.columns - state.logits) * WIDTH;
+    }
+    var sum = vec4(0.0);
+    for (var i = thread; i < WIDTH; i += THREADS) {
+        sum += x[first + i];
+    }
+    let size = f32(WIDTH * 4u);
+    let mean = total(dot(sum, vec4(1.0)), subgroup, subgroups) / size;
+    var squares = 0.0;
+    for (var i = thread; i < WIDTH; i += THREADS) {
+        let centred = x[first + i] - mean;
+        squares += dot(centred, centred);
+    }
+    let scale = inverseSqrt(total(squares, subgroup, subgroups) / size + 1e-5);
+    for (var i = thread; i < WIDTH; i += THREADS) {
+        y[group.x * WIDTH + i] = (x[first + i] - mean) * scale * weight[i] + bias[i];
+    }
+}

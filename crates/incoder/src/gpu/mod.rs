@@ -1,0 +1,353 @@
+//! The GPU: adapters, the device and its limits, kernels, and bytes going in and out.
+
+mod kernel;
+pub(crate) mod shaders;
+
+pub(crate) use kernel::{Binding, Kernel, Source, bind, layout};
+
+use crate::error::{Error, Result};
+use std::sync::{Arc, Mutex};
+
+/// Which adapter to open, and what not to use of it.
+#[derive(Debug, Clone, Default)]
+pub struct GpuOptions {
+    /// An adapter by its index in [`Gpu::list`], or by a part of its name in any case; `None`: the fastest one.
+    pub adapter: Option<String>,
+    /// Do without subgroup operations even where the adapter has them: the slow path, for tests.
+    pub no_subgroups: bool,
+    /// Use these workgroup shapes instead of those for the adapter's kind.
+    pub tuning: Option<Tuning>,
+    /// Never bind or allocate more than this many bytes at once, to test how matrices are split; `None`: the adapter's limits.
+    pub max_binding_bytes: Option<u64>,
+}
+
+/// How much parallelism the kernels use inside a workgroup. The results are the same within rounding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tuning {
+    /// Threads that share one pair of rows of a matrix, for steps of one token; at most 16.
+    pub linear_slices: u32,
+    /// Threads of a layer norm.
+    pub norm_threads: u32,
+    /// Threads of a workgroup that computes attention scores.
+    pub score_threads: u32,
+    /// Threads that share one pair of a head's values; at most 16.
+    pub value_slices: u32,
+}
+
+impl Tuning {
+    /// For adapters that run on the CPU, where a barrier costs more than it saves.
+    pub const SOFTWARE: Self = Self { linear_slices: 1, norm_threads: 8, score_threads: 16, value_slices: 1 };
+    /// For hardware, where many threads hide the memory's latency.
+    pub const HARDWARE: Self = Self { linear_slices: 16, norm_threads: 128, score_threads: 64, value_slices: 4 };
+}
+
+/// What an adapter is and allows, as far as the engine cares.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
+pub struct AdapterReport {
+    /// The adapter's name.
+    pub name: String,
+    /// The API it is reached through: vulkan, metal, dx12, webgpu.
+    pub backend: String,
+    /// discrete, integrated, virtual, software or other.
+    pub kind: String,
+    /// The driver's name and version.
+    pub driver: String,
+    /// Largest buffer, bytes.
+    pub max_buffer_bytes: u64,
+    /// Largest storage binding, bytes.
+    pub max_binding_bytes: u64,
+    /// Largest workgroup memory, bytes.
+    pub max_workgroup_bytes: u32,
+    /// Most invocations of a workgroup.
+    pub max_workgroup_invocations: u32,
+    /// Whether it has subgroup operations; used where present.
+    pub subgroups: bool,
+    /// Smallest and largest subgroup.
+    pub subgroup_sizes: [u32; 2],
+    /// Whether it has half-precision arithmetic; never needed.
+    pub shader_f16: bool,
+    /// Whether it has timestamp queries.
+    pub timestamps: bool,
+}
+
+impl AdapterReport {
+    fn new(adapter: &wgpu::Adapter) -> Self {
+        let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
+        let kind = match info.device_type {
+            wgpu::DeviceType::DiscreteGpu => "discrete",
+            wgpu::DeviceType::IntegratedGpu => "integrated",
+            wgpu::DeviceType::VirtualGpu => "virtual",
+            wgpu::DeviceType::Cpu => "software",
+            wgpu::DeviceType::Other => "other",
+        };
+        Self {
+            name: info.name,
+            backend: info.backend.to_str().to_owned(),
+            kind: kind.to_owned(),
+            driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
+            max_buffer_bytes: limits.max_buffer_size,
+            max_binding_bytes: limits.max_storage_buffer_binding_size,
+            max_workgroup_bytes: limits.max_compute_workgroup_storage_size,
+            max_workgroup_invocations: limits.max_compute_invocations_per_workgroup,
+            subgroups: features.contains(wgpu::Features::SUBGROUP),
+            subgroup_sizes: [info.subgroup_min_size, info.subgroup_max_size],
+            shader_f16: features.contains(wgpu::Features::SHADER_F16),
+            timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
+        }
+    }
+}
+
+/// An open GPU device. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Gpu {
+    pub(crate) device: wgpu::Device,
+    pub(crate) queue: wgpu::Queue,
+    report: AdapterReport,
+    tuning: Tuning,
+    max_binding_bytes: u64,
+    use_subgroups: bool,
+    /// The first failure that nobody was waiting for: validation, memory or a lost device.
+    fault: Arc<Mutex<Option<Error>>>,
+}
+
+fn instance() -> wgpu::Instance {
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+    // No validation layers: they are absent on users' machines and slow on developers'.
+    descriptor.flags = wgpu::InstanceFlags::empty();
+    wgpu::Instance::new(descriptor.with_env())
+}
+
+impl Gpu {
+    /// Every adapter of this machine, in the order of the indices that [`GpuOptions::adapter`] takes.
+    pub async fn list() -> Vec<AdapterReport> {
+        instance().enumerate_adapters(wgpu::Backends::all()).await.iter().map(AdapterReport::new).collect()
+    }
+
+    /// Opens an adapter with all it allows.
+    ///
+    /// # Errors
+    /// [`Error::NoAdapter`] when there is none, or none of that name; the reason says which.
+    pub async fn open(options: &GpuOptions) -> Result<Self> {
+        let adapter = Self::adapter(&instance(), options.adapter.as_deref()).await?;
+        let report = AdapterReport::new(&adapter);
+        let use_subgroups = report.subgroups && !options.no_subgroups;
+        let mut required_features = adapter.features() & wgpu::Features::TIMESTAMP_QUERY;
+        if use_subgroups {
+            required_features |= wgpu::Features::SUBGROUP;
+        }
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("incoder"),
+            required_features,
+            required_limits: adapter.limits(),
+            memory_hints: wgpu::MemoryHints::MemoryUsage,
+            ..Default::default()
+        };
+        let opened = adapter.request_device(&descriptor).await;
+        let (device, queue) = opened.map_err(|e| Error::NoAdapter { reason: format!("{}: {e}", report.name) })?;
+        let fault = Arc::new(Mutex::new(None));
+        let uncaptured = fault.clone();
+        device.on_uncaptured_error(Arc::new(move |error| note(&uncaptured, from_wgpu(&error, "a GPU buffer", 0))));
+        let lost = fault.clone();
+        device.set_device_lost_callback(move |reason, message| {
+            // Dropping the device on purpose is no fault.
+            if reason != wgpu::DeviceLostReason::Destroyed {
+                note(&lost, Error::DeviceLost { reason: message });
+            }
+        });
+        let software = report.kind == "software";
+        let tuning = options.tuning.unwrap_or(if software { Tuning::SOFTWARE } else { Tuning::HARDWARE });
+        let limit = report.max_binding_bytes.min(report.max_buffer_bytes).min(i32::MAX as u64);
+        let max_binding_bytes = options.max_binding_bytes.map_or(limit, |max| max.min(limit));
+        Ok(Self { device, queue, report, tuning, max_binding_bytes, use_subgroups, fault })
+    }
+
+    async fn adapter(instance: &wgpu::Instance, select: Option<&str>) -> Result<wgpu::Adapter> {
+        let Some(select) = select else {
+            let options = wgpu::RequestAdapterOptions {
+                power_preference: wgpu::PowerPreference::HighPerformance,
+                ..Default::default()
+            };
+            return instance.request_adapter(&options).await.map_err(|e| Error::NoAdapter { reason: e.to_string() });
+        };
+        let mut adapters = instance.enumerate_adapters(wgpu::Backends::all()).await;
+        let names: Vec<String> = adapters.iter().map(|a| a.get_info().name).collect();
+        let wanted = select.to_lowercase();
+        let found = match select.parse::<usize>() {
+            Ok(index) => (index < names.len()).then_some(index),
+            Err(_) => names.iter().position(|name| name.to_lowercase().contains(&wanted)),
+        };
+        match found {
+            Some(index) => Ok(adapters.swap_remove(index)),
+            None => Err(Error::NoAdapter { reason: format!("{select:?} is none of the {}: {names:?}", names.len()) }),
+        }
+    }
+
+    /// The adapter behind this device.
+    pub fn report(&self) -> &AdapterReport {
+        &self.report
+    }
+
+    /// Whether kernels use subgroup operations.
+    pub fn uses_subgroups(&self) -> bool {
+        self.use_subgroups
+    }
+
+    /// The workgroup shapes in use.
+    pub fn tuning(&self) -> Tuning {
+        self.tuning
+    }
+
+    /// Most bytes of one binding.
+    pub(crate) fn max_binding_bytes(&self) -> u64 {
+        self.max_binding_bytes
+    }
+
+    /// A buffer of `bytes` for storage, zeroed by the API.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] when it could not be bound; memory failures surface in [`Gpu::check`].
+    pub(crate) fn storage(&self, what: &str, bytes: u64) -> Result<wgpu::Buffer> {
+        self.buffer(
+            what,
+            bytes,
+            wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC,
+        )
+    }
+
+    pub(crate) fn buffer(&self, what: &str, bytes: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
+        let size = bytes.next_multiple_of(16).max(16);
+        if size > self.max_binding_bytes {
+            return Err(Error::Limit {
+                what: format!("{what} (a binding, bytes)"),
+                need: size,
+                have: self.max_binding_bytes,
+            });
+        }
+        Ok(self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some(what),
+            size,
+            usage,
+            mapped_at_creation: false,
+        }))
+    }
+
+    /// A storage buffer that holds `values`.
+    ///
+    /// # Errors
+    /// As [`Gpu::storage`].
+    pub(crate) fn upload<T: bytemuck::Pod>(&self, what: &str, values: &[T]) -> Result<wgpu::Buffer> {
+        let buffer = self.storage(what, size_of_val(values) as u64)?;
+        self.queue.write_buffer(&buffer, 0, bytemuck::cast_slice(values));
+        Ok(buffer)
+    }
+
+    /// A uniform buffer that holds `value`.
+    ///
+    /// # Errors
+    /// As [`Gpu::storage`].
+    pub(crate) fn uniform<T: bytemuck::Pod>(&self, what: &str, value: &T) -> Result<wgpu::Buffer> {
+        let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
+        let buffer = self.buffer(what, size_of::<T>() as u64, usage)?;
+        self.queue.write_buffer(&buffer, 0, bytemuck::bytes_of(value));
+        Ok(buffer)
+    }
+
+    /// Runs `make`, which allocates, and reports exhausted memory as [`Error::OutOfMemory`] with the plan's `bytes`.
+    ///
+    /// # Errors
+    /// Those of `make`, then the GPU's.
+    pub(crate) async fn allocating<T>(
+        &self,
+        what: &str,
+        bytes: u64,
+        make: impl AsyncFnOnce() -> Result<T>,
+    ) -> Result<T> {
+        let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let made = make().await;
+        match memory.pop().await {
+            Some(error) => Err(from_wgpu(&error, what, bytes)),
+            None => made,
+        }
+    }
+
+    /// The first failure since the device was opened, if any.
+    ///
+    /// # Errors
+    /// That failure; a lost device stays lost.
+    pub(crate) fn check(&self) -> Result<()> {
+        let mut fault = self.fault.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match fault.take() {
+            Some(error) => {
+                if matches!(error, Error::DeviceLost { .. }) {
+                    *fault = Some(error.clone());
+                }
+                Err(error)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Reads the first `count` values of `staging`, a buffer that the last submit copied into.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`] when it cannot be mapped.
+    pub(crate) async fn read(&self, staging: &wgpu::Buffer, count: usize) -> Result<Vec<f32>> {
+        let bytes = (count * size_of::<f32>()) as u64;
+        let (send, receive) = futures_channel::oneshot::channel();
+        staging.map_async(wgpu::MapMode::Read, ..bytes, move |result| {
+            // The receiver is gone only when the caller was dropped; then nobody wants the bytes.
+            let _ = send.send(result);
+        });
+        let lost = |reason: String| Error::DeviceLost { reason };
+        self.device.poll(wgpu::PollType::wait_indefinitely()).map_err(|e| lost(e.to_string()))?;
+        let mapped = receive.await;
+        self.check()?;
+        mapped.map_err(|e| lost(e.to_string()))?.map_err(|e| lost(e.to_string()))?;
+        let values = {
+            let view = staging.get_mapped_range(..bytes).map_err(|e| lost(e.to_string()))?;
+            bytemuck::pod_collect_to_vec::<u8, f32>(&view)
+        };
+        staging.unmap();
+        Ok(values)
+    }
+
+    /// Waits for all submitted work, so that a long prefill is never more than one chunk ahead of a cancel.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`] when the device is.
+    pub(crate) async fn finished(&self) -> Result<()> {
+        let (send, receive) = futures_channel::oneshot::channel();
+        self.queue.on_submitted_work_done(move || {
+            // The receiver is gone only when the caller was dropped.
+            let _ = send.send(());
+        });
+        let lost = |reason: String| Error::DeviceLost { reason };
+        self.device.poll(wgpu::PollType::wait_indefinitely()).map_err(|e| lost(e.to_string()))?;
+        receive.await.map_err(|e| lost(e.to_string()))?;
+        self.check()
+    }
+
+    /// Waits until all submitted work is done, so that staging memory is given back.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`] when the device is.
+    pub(crate) fn settle(&self) -> Result<()> {
+        self.queue.submit([]);
+        let polled = self.device.poll(wgpu::PollType::wait_indefinitely());
+        polled.map_err(|e| Error::DeviceLost { reason: e.to_string() })?;
+        self.check()
+    }
+}
+
+fn note(fault: &Mutex<Option<Error>>, error: Error) {
+    tracing::error!(%error, "GPU fault");
+    fault.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get_or_insert(error);
+}
+
+fn from_wgpu(error: &wgpu::Error, what: &str, bytes: u64) -> Error {
+    match error {
+        wgpu::Error::OutOfMemory { .. } => Error::OutOfMemory { what: what.to_owned(), need: bytes },
+        other => Error::DeviceLost { reason: other.to_string() },
+    }
+}

@@ -1,0 +1,16 @@
+//! The WGSL files, one a kernel.
+
+use super::Source;
+
+macro_rules! shader {
+    ($name:literal, subgroups: $subgroups:literal) => {
+        Source { name: $name, text: include_str!(concat!("../../shaders/", $name, ".wgsl")), subgroups: $subgroups }
+    };
+}
+
+pub(crate) const EMBED: Source = shader!("embed", subgroups: false);
+pub(crate) const LAYER_NORM: Source = shader!("layer_norm", subgroups: false);
+pub(crate) const LAYER_NORM_SUBGROUPS: Source = shader!("layer_norm_subgroups", subgroups: true);
+pub(crate) const LINEAR: Source = shader!("linear", subgroups: false);
+pub(crate) const ATTENTION_SCORES: Source = shader!("attention_scores", subgroups: false);
+pub(crate) const ATTENTION_VALUES: Source = shader!("attention_values", subgroups: false);

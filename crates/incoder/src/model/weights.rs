@@ -1,0 +1,174 @@
+//! Checkpoint tensors → GPU buffers, a few rows at a time.
+
+use crate::checkpoint::Checkpoint;
+use crate::error::{Error, Result};
+use crate::gpu::Gpu;
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+
+/// Rows of a block of the weight layout: see linear.wgsl.
+pub(crate) const BLOCK_ROWS: usize = 32;
+/// Inputs that lie together, 16 bytes of fp16.
+pub(crate) const GROUP: usize = 8;
+/// Bytes of fp16 packed and uploaded at a time.
+const CHUNK_BYTES: usize = 4 << 20;
+/// Uploaded bytes after which the staging memory is given back.
+const SETTLE_BYTES: u64 = 64 << 20;
+
+/// What linear.wgsl and embed.wgsl call `Matrix`.
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct Dimensions {
+    groups: u32,
+    rows: u32,
+    first_row: u32,
+    stride: u32,
+}
+
+/// Some rows of a matrix in a buffer of their own, as large as one binding may be.
+#[derive(Debug)]
+pub(crate) struct Slice {
+    /// fp16 in blocks of 32 rows.
+    pub weights: wgpu::Buffer,
+    /// The `Matrix` uniform of the kernels.
+    pub dimensions: wgpu::Buffer,
+    /// Blocks of 32 rows, the last one padded with zeros.
+    pub blocks: u32,
+}
+
+/// A weight matrix [rows, inputs] on the GPU.
+#[derive(Debug)]
+pub(crate) struct Matrix {
+    pub slices: Vec<Slice>,
+    /// Inputs / 8.
+    pub groups: u32,
+}
+
+/// One or more tensors [rows, inputs] that become one matrix, stacked by rows.
+#[derive(Debug)]
+pub(crate) struct Stack<'a> {
+    pub names: &'a [String],
+    /// Rows of each tensor.
+    pub rows_each: usize,
+    pub inputs: usize,
+    /// Values from one token's outputs to the next token's, in the buffer that the matrix writes.
+    pub stride: usize,
+}
+
+impl Stack<'_> {
+    fn rows(&self) -> usize {
+        self.names.len() * self.rows_each
+    }
+}
+
+/// Reads tensors and uploads them, counting what has not left the staging memory yet.
+pub(crate) struct Uploader<'a> {
+    pub gpu: &'a Gpu,
+    pub checkpoint: &'a Checkpoint,
+    /// Told how many parameters were loaded.
+    pub loaded: &'a mut dyn FnMut(u64),
+    pub unsettled: u64,
+}
+
+impl Uploader<'_> {
+    /// The matrix of `stack`, in as few buffers as the binding limit allows.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] when not even one block fits a binding, [`Error::Tensor`] for values that fp16 cannot hold.
+    pub async fn matrix(&mut self, stack: &Stack<'_>) -> Result<Matrix> {
+        let rows = stack.rows();
+        let row_bytes = (stack.inputs * 2) as u64;
+        let block_bytes = row_bytes * BLOCK_ROWS as u64;
+        let blocks_per_slice = self.gpu.max_binding_bytes() / block_bytes;
+        if blocks_per_slice == 0 {
+            let what = format!("{} (one block of {BLOCK_ROWS} rows, a binding, bytes)", stack.names[0]);
+            return Err(Error::Limit { what, need: block_bytes, have: self.gpu.max_binding_bytes() });
+        }
+        let rows_per_slice = (blocks_per_slice as usize).saturating_mul(BLOCK_ROWS);
+        let mut slices = Vec::new();
+        for first_row in (0..rows).step_by(rows_per_slice) {
+            let slice_rows = rows_per_slice.min(rows - first_row);
+            slices.push(self.slice(stack, first_row, slice_rows).await?);
+        }
+        (self.loaded)((rows * stack.inputs) as u64);
+        Ok(Matrix { slices, groups: (stack.inputs / GROUP) as u32 })
+    }
+
+    async fn slice(&mut self, stack: &Stack<'_>, first_row: usize, rows: usize) -> Result<Slice> {
+        let blocks = rows.div_ceil(BLOCK_ROWS);
+        let block_bytes = BLOCK_ROWS * stack.inputs * 2;
+        let name = &stack.names[0];
+        let weights = self.gpu.storage(name, (blocks * block_bytes) as u64)?;
+        let blocks_at_once = (CHUNK_BYTES / block_bytes).max(1);
+        for block in (0..blocks).step_by(blocks_at_once) {
+            let start = block * BLOCK_ROWS;
+            let end = ((block + blocks_at_once) * BLOCK_ROWS).min(rows);
+            let packed = self.packed(stack, first_row + start, end - start).await?;
+            let bytes: &[u8] = bytemuck::cast_slice(&packed);
+            self.gpu.queue.write_buffer(&weights, (block * block_bytes) as u64, bytes);
+            self.unsettled += bytes.len() as u64;
+            if self.unsettled >= SETTLE_BYTES {
+                self.gpu.settle()?;
+                self.unsettled = 0;
+            }
+        }
+        let dimensions = Dimensions {
+            groups: (stack.inputs / GROUP) as u32,
+            rows: rows as u32,
+            first_row: first_row as u32,
+            stride: stack.stride as u32,
+        };
+        Ok(Slice { weights, dimensions: self.gpu.uniform(name, &dimensions)?, blocks: blocks as u32 })
+    }
+
+    /// `rows` rows of the stack from `first` on, in whole blocks.
+    async fn packed(&self, stack: &Stack<'_>, first: usize, rows: usize) -> Result<Vec<f16>> {
+        let mut packed = vec![f16::ZERO; rows.next_multiple_of(BLOCK_ROWS) * stack.inputs];
+        let mut halves = vec![f16::ZERO; stack.inputs];
+        let mut row = first;
+        while row < first + rows {
+            let (part, start) = (row / stack.rows_each, row % stack.rows_each);
+            let end = stack.rows_each.min(start + first + rows - row);
+            let values = self.checkpoint.rows(&stack.names[part], start..end).await?;
+            for (i, values) in values.chunks_exact(stack.inputs).enumerate() {
+                halves.convert_from_f32_slice(values);
+                if let Some(column) = halves.iter().position(|h| !h.is_finite()) {
+                    let problem = format!(
+                        "holds {} at row {}, column {column}: beyond the range of fp16, which is 65504",
+                        values[column],
+                        start + i
+                    );
+                    return Err(Error::tensor(&stack.names[part], problem));
+                }
+                pack_row(&mut packed, row + i - first, &halves);
+            }
+            row += end - start;
+        }
+        Ok(packed)
+    }
+
+    /// A vector tensor as f32.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`].
+    pub async fn vector(&mut self, names: &[String]) -> Result<wgpu::Buffer> {
+        let mut values = Vec::new();
+        for name in names {
+            values.extend(self.checkpoint.rows(name, 0..1).await?);
+        }
+        (self.loaded)(values.len() as u64);
+        self.gpu.upload(&names[0], &values)
+    }
+}
+
+/// Writes one row into the layout of linear.wgsl: blocks of 32 rows; in each, for every group of 8 inputs, the even rows
+/// and then the odd rows.
+fn pack_row(packed: &mut [f16], row: usize, values: &[f16]) {
+    let groups = values.len() / GROUP;
+    let (block, within) = (row / BLOCK_ROWS, row % BLOCK_ROWS);
+    let slot = within % 2 * (BLOCK_ROWS / 2) + within / 2;
+    for (group, values) in values.chunks_exact(GROUP).enumerate() {
+        let at = ((block * groups + group) * BLOCK_ROWS + slot) * GROUP;
+        packed[at..at + GROUP].copy_from_slice(values);
+    }
+}

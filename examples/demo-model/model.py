@@ -1,0 +1,194 @@
+"""InCoder's network (XGLM) in torch: pre-norm, tied head, sinusoidal positions, exact GELU.
+
+Q, K and V share one weight [3d, d] here; `export_state` splits them into the published key names.
+"""
+
+import json
+import math
+from dataclasses import asdict, dataclass
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+HEAD_CHUNK = 512  # positions whose logits are in memory at once
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of the network; the defaults are those of the shipped model."""
+
+    vocab_size: int = 8192
+    d_model: int = 192
+    num_layers: int = 4
+    attention_heads: int = 6
+    ffn_dim: int = 768
+    max_position_embeddings: int = 2048
+
+
+def sinusoids(rows, width):
+    """P [rows, width]: sines, then cosines, of row * 10000^(-i / (width/2 - 1)); row 1 is zero."""
+    half = width // 2
+    frequency = torch.exp(torch.arange(half).float() * -(math.log(10000) / (half - 1)))
+    angle = torch.arange(rows).float()[:, None] * frequency[None, :]
+    table = torch.cat([angle.sin(), angle.cos()], dim=1)
+    table[1] = 0
+    return table
+
+
+class Layer(nn.Module):
+    """One pre-norm block; x [batch, time, d] -> the same shape."""
+
+    def __init__(self, shape):
+        super().__init__()
+        d, ffn = shape.d_model, shape.ffn_dim
+        self.heads = shape.attention_heads
+        self.self_attn_layer_norm = nn.LayerNorm(d)
+        self.qkv = nn.Linear(d, 3 * d)
+        self.out_proj = nn.Linear(d, d)
+        self.final_layer_norm = nn.LayerNorm(d)
+        self.fc1 = nn.Linear(d, ffn)
+        self.fc2 = nn.Linear(ffn, d)
+        for linear in (self.qkv, self.fc1):
+            nn.init.normal_(linear.weight, std=d**-0.5)
+        for linear in (self.out_proj, self.fc2):
+            nn.init.zeros_(linear.weight)
+        for linear in (self.qkv, self.out_proj, self.fc1, self.fc2):
+            nn.init.zeros_(linear.bias)
+
+    def forward(self, x, cache=None):
+        """`cache`, a list of [keys, values] so far, is extended in place when given."""
+        batch, time, d = x.shape
+        qkv = self.qkv(self.self_attn_layer_norm(x)).view(batch, time, 3, self.heads, -1)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each [batch, heads, time, head_dim]
+        if cache:
+            k, v = torch.cat([cache[0], k], dim=2), torch.cat([cache[1], v], dim=2)
+        if cache is not None:
+            cache[:] = [k, v]
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=time > 1)
+        x = x + self.out_proj(mixed.transpose(1, 2).reshape(batch, time, d))
+        return x + self.fc2(F.gelu(self.fc1(self.final_layer_norm(x))))
+
+
+class TiedLoss(torch.autograd.Function):
+    """Weighted cross entropy against a tied head, a chunk of positions at a time.
+
+    The gradients are made with the loss, so that no more than HEAD_CHUNK rows of logits ever exist.
+    hidden [n, d], table [vocab, d], target [n], weight [n] -> (sum of weight * loss, losses [n]).
+    """
+
+    @staticmethod
+    def forward(ctx, hidden, table, target, weight):
+        grad_hidden, grad_table = torch.empty_like(hidden), torch.zeros_like(table)
+        losses = torch.empty_like(weight)
+        for start in range(0, len(hidden), HEAD_CHUNK):
+            part = slice(start, start + HEAD_CHUNK)
+            logits = hidden[part] @ table.T
+            logits -= logits.amax(1, keepdim=True)
+            picked = logits.gather(1, target[part, None])[:, 0]
+            logits.exp_()
+            total = logits.sum(1)
+            losses[part] = total.log() - picked
+            logits *= (weight[part] / total)[:, None]
+            logits.scatter_add_(1, target[part, None], -weight[part, None])
+            grad_hidden[part] = logits @ table
+            grad_table.addmm_(logits.T, hidden[part])
+        ctx.save_for_backward(grad_hidden, grad_table)
+        ctx.mark_non_differentiable(losses)
+        return (losses * weight).sum(), losses
+
+    @staticmethod
+    def backward(ctx, grad, _):
+        grad_hidden, grad_table = ctx.saved_tensors
+        return grad_hidden * grad, grad_table * grad, None, None
+
+
+class InCoder(nn.Module):
+    def __init__(self, shape=Shape()):
+        super().__init__()
+        self.shape = shape
+        self.embed_tokens = nn.Embedding(shape.vocab_size, shape.d_model)
+        nn.init.normal_(self.embed_tokens.weight, std=0.02)
+        self.layers = nn.ModuleList(Layer(shape) for _ in range(shape.num_layers))
+        self.layer_norm = nn.LayerNorm(shape.d_model)
+        positions = sinusoids(shape.max_position_embeddings + 2, shape.d_model)
+        self.register_buffer("positions", positions, persistent=False)
+
+    def hidden(self, ids, caches=None):
+        """Final normed states [batch, time, d] of ids [batch, time]."""
+        past = caches[0][0].shape[2] if caches and caches[0] else 0
+        x = self.embed_tokens(ids) * math.sqrt(self.shape.d_model)
+        x = x + self.positions[past + 2 : past + 2 + ids.shape[1]]
+        for i, layer in enumerate(self.layers):
+            x = layer(x, caches[i] if caches is not None else None)
+        return self.layer_norm(x)
+
+    def loss(self, ids, weight):
+        """ids [batch, time + 1], weight [batch, time] of predicting ids[:, 1:].
+
+        Returns the weighted mean loss, and the unweighted loss of every target [batch, time].
+        """
+        hidden = self.hidden(ids[:, :-1]).flatten(0, 1)
+        target, flat = ids[:, 1:].flatten(), weight.flatten()
+        total, losses = TiedLoss.apply(hidden, self.embed_tokens.weight, target, flat)
+        return total / flat.sum(), losses.view_as(weight)
+
+    def logits(self, ids, caches=None):
+        """Logits [batch, vocab] after the last of ids [batch, time]."""
+        return self.hidden(ids, caches)[:, -1] @ self.embed_tokens.weight.T
+
+
+def config(shape):
+    """The published config.json fields for `shape`."""
+    return {
+        "activation_dropout": 0.0,
+        "activation_function": "gelu",
+        "architectures": ["XGLMForCausalLM"],
+        "attention_dropout": 0.0,
+        "bos_token_id": 0,
+        "decoder_start_token_id": 2,
+        "dropout": 0.0,
+        "eos_token_id": 2,
+        "init_std": 0.02,
+        "layerdrop": 0.0,
+        "model_type": "xglm",
+        "pad_token_id": 1,
+        "scale_embedding": True,
+        "torch_dtype": "float16",
+        "use_cache": True,
+        **asdict(shape),
+    }
+
+
+def export_state(model):
+    """The weights under their published names, fp16, head and positions left out."""
+    state = {}
+    for name, tensor in model.state_dict().items():
+        if ".qkv." in name:
+            for part, rows in zip("qkv", tensor.chunk(3)):
+                state["model." + name.replace("qkv", f"self_attn.{part}_proj")] = rows
+        else:
+            state["model." + name.replace("out_proj", "self_attn.out_proj")] = tensor
+    return {name: tensor.detach().cpu().half().contiguous() for name, tensor in state.items()}
+
+
+def export(model, folder):
+    """Write config.json and model.safetensors."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config(model.shape), indent=2, sort_keys=True) + "\n")
+    save_file(export_state(model), folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def load_exported(folder):
+    """The model of an exported folder, in fp32 arithmetic on the fp16 weights."""
+    fields = json.loads((folder / "config.json").read_text())
+    model = InCoder(Shape(**{name: fields[name] for name in asdict(Shape())}))
+    stored = {name.removeprefix("model."): t.float() for name, t in load_file(folder / "model.safetensors").items()}
+    for i in range(model.shape.num_layers):
+        for kind in ("weight", "bias"):
+            parts = [stored.pop(f"layers.{i}.self_attn.{p}_proj.{kind}") for p in "qkv"]
+            stored[f"layers.{i}.qkv.{kind}"] = torch.cat(parts)
+            stored[f"layers.{i}.out_proj.{kind}"] = stored.pop(f"layers.{i}.self_attn.out_proj.{kind}")
+    model.load_state_dict(stored)
+    return model.eval()

@@ -1,0 +1,181 @@
+"""The causal-masked objective: a window of source text becomes one training document.
+
+Layout (InCoder, arXiv 2204.05999): the spans that are hidden leave a sentinel behind and move to
+the end of the document, each introduced by its sentinel again and closed by an end marker:
+
+    <|endoftext|> left <|mask:0|> right [<|mask:1|>] <|mask:0|> span <|endofmask|>
+
+The bracketed sentinel, one number past the last span, is what a reader's cursor asks for when more
+text may follow; it is present in half of the documents.
+
+Nothing here needs torch or a trained tokenizer: a document is a list of `Piece`s, and `unmask`
+gives the original text back (the tests hold it to that).
+"""
+
+import math
+import random
+from dataclasses import dataclass
+
+END_OF_TEXT = "<|endoftext|>"
+END_OF_MASK = "<|endofmask|>"
+MAX_SPANS = 256
+SPAN_WEIGHT = 3.0
+
+# How a window is masked. Shares add up to 1.
+MODES = (("plain", 0.08), ("line", 0.60), ("block", 0.12), ("tokens", 0.20))
+
+
+def sentinel(index):
+    """The literal of mask sentinel `index` (0..255)."""
+    return f"<|mask:{index}|>"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A run of text that is tokenized on its own, or one special token.
+
+    `weight` is the loss weight of predicting this piece's tokens.
+    """
+
+    text: str
+    weight: float
+    special: bool = False
+
+
+def poisson(rng, mean):
+    """One draw of a Poisson variable (Knuth's product of uniforms)."""
+    limit, product, count = math.exp(-mean), rng.random(), 0
+    while product > limit:
+        product *= rng.random()
+        count += 1
+    return count
+
+
+def disjoint(spans):
+    """True where sorted half-open spans neither overlap nor touch."""
+    return all(a[1] < b[0] for a, b in zip(spans, spans[1:]))
+
+
+def token_spans(rng, length):
+    """The paper's spans over `length` positions: Poisson(1) many, clipped to [1, 256], with uniform
+    ends; a set with an overlap is drawn again."""
+    for _ in range(64):
+        count = min(max(poisson(rng, 1.0), 1), MAX_SPANS)
+        spans = sorted(tuple(sorted(rng.sample(range(length + 1), 2))) for _ in range(count))
+        if disjoint(spans):
+            return spans
+    return []
+
+
+def line_table(text):
+    """Half-open (start, end) of every line, without its line break."""
+    table, start = [], 0
+    for line in text.split("\n"):
+        table.append((start, start + len(line)))
+        start += len(line) + 1
+    return table
+
+
+def filled_lines(text):
+    """The spans of the lines that are not blank."""
+    return [(a, b) for a, b in line_table(text) if text[a:b].strip()]
+
+
+def line_spans(rng, text):
+    """One to three spans inside single lines: the whole line, the line after its indentation, from a
+    random character to the line's end, or between two characters. The line break stays outside."""
+    lines = filled_lines(text)
+    if len(lines) < 3:
+        return []
+    count = min(rng.choices((1, 2, 3), (0.6, 0.25, 0.15))[0], len(lines) // 3)
+    spans = []
+    for start, end in rng.sample(lines, count):
+        form = rng.random()
+        if form < 0.55:
+            spans.append((start, end))
+        elif form < 0.70:
+            body = text[start:end]
+            spans.append((start + len(body) - len(body.lstrip()), end))
+        elif form < 0.93 or end - start < 2:
+            spans.append((rng.randrange(start, end), end))
+        else:
+            spans.append(tuple(sorted(rng.sample(range(start, end + 1), 2))))
+    return sorted(spans)
+
+
+def block_spans(rng, text):
+    """One span from a line's start, or a cursor inside it, to the end of one of the next lines."""
+    lines = filled_lines(text)
+    if len(lines) < 6:
+        return []
+    first = rng.randrange(len(lines) - 3)
+    last = min(first + rng.randint(1, 6), len(lines) - 1)
+    start, end = lines[first]
+    if rng.random() < 0.4:
+        start = rng.randrange(start, end)
+    return [(start, lines[last][1])]
+
+
+def character_spans(rng, text, mode, offsets):
+    """Sorted disjoint character spans to hide, possibly none.
+
+    `offsets(text)` gives the character borders of the text's tokens, for the paper's token spans.
+    """
+    if mode == "line":
+        return line_spans(rng, text)
+    if mode == "block":
+        return block_spans(rng, text)
+    if mode == "tokens":
+        borders = offsets(text)
+        spans = [(borders[a], borders[b]) for a, b in token_spans(rng, len(borders) - 1)]
+        return [s for s in spans if s[0] < s[1]] if disjoint(spans) else []
+    return []
+
+
+def mask(rng, text, extension, offsets):
+    """Turn `text` into the pieces of one training document.
+
+    `extension` (".py") goes into the metadata line, half of the time. Sentinels carry no loss; nor
+    does the leading end-of-text, which closes the document packed before it: whoever packs knows
+    whether that one really ended there.
+    """
+    mode = rng.choices([m for m, _ in MODES], [w for _, w in MODES])[0]
+    spans = character_spans(rng, text, mode, offsets)
+    pieces = [Piece(END_OF_TEXT, 0.0, True)]
+    if rng.random() < 0.5:
+        pieces.append(Piece(f"<| file ext={extension} |>\n", 1.0))
+    cursor = 0
+    for index, (start, end) in enumerate(spans):
+        pieces += [Piece(text[cursor:start], 1.0), Piece(sentinel(index), 0.0, True)]
+        cursor = end
+    pieces.append(Piece(text[cursor:], 1.0))
+    if spans and rng.random() < 0.5:
+        pieces.append(Piece(sentinel(len(spans)), 0.0, True))
+    for index, (start, end) in enumerate(spans):
+        pieces.append(Piece(sentinel(index), 0.0, True))
+        pieces.append(Piece(text[start:end], SPAN_WEIGHT))
+        pieces.append(Piece(END_OF_MASK, SPAN_WEIGHT, True))
+    return [p for p in pieces if p.text]
+
+
+def unmask(pieces):
+    """The original text of a masked document, metadata line left out: the inverse of `mask`."""
+    pieces = list(pieces)[1:]
+    if pieces and pieces[0].text.startswith("<| file ext="):
+        pieces = pieces[1:]
+    body, spans, current = [], {}, None
+    seen = set()
+    for piece in pieces:
+        if piece.special and piece.text == END_OF_MASK:
+            current = None
+        elif piece.special and piece.text in seen:
+            current = piece.text
+            spans[current] = ""
+        elif piece.special:
+            seen.add(piece.text)
+            body.append(piece)
+        elif current is not None:
+            spans[current] += piece.text
+        else:
+            body.append(piece)
+    return "".join(spans.get(p.text, "") if p.special else p.text for p in body)

@@ -1,0 +1,135 @@
+"""An endless, resumable stream of training rows: windows of source files, masked and packed.
+
+Files are cut into stretches of a few thousand characters at line borders, and the stretches are
+shuffled once. Every row of a batch reads its own stretch, window after window; each window becomes
+one masked document, and documents are packed until a row is full.
+"""
+
+import json
+import random
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from objective import END_OF_TEXT, Piece, mask
+
+STRETCH = 6000  # characters
+CHARACTERS_A_TOKEN = 3.6  # a guess to size windows with; what is too long is cut again
+SMALLEST_ROOM = 64  # tokens; a smaller rest of a row is filled with unmasked text
+
+
+def line_cut(text, start, length):
+    """The end of a window of about `length` characters from `start`, just after a line break."""
+    if start + length >= len(text):
+        return len(text)
+    end = text.rfind("\n", start, start + length) + 1
+    return end if end > start else min(start + length, len(text))
+
+
+def stretches(corpus):
+    """(text, extension, ends_file) of every stretch of train.jsonl, in one fixed shuffled order."""
+    result = []
+    for line in open(corpus):
+        file = json.loads(line)
+        text, extension, start = file["text"], "." + file["path"].rsplit(".", 1)[1], 0
+        while start < len(text):
+            end = line_cut(text, start, STRETCH)
+            if len(text) - end < STRETCH // 4:
+                end = len(text)
+            result.append((text[start:end], extension, end == len(text)))
+            start = end
+    random.Random(20261123).shuffle(result)
+    return result
+
+
+class Encoder:
+    """Tokenizes pieces one by one, so that no token crosses a sentinel."""
+
+    def __init__(self, path):
+        self.tokenizer = Tokenizer.from_file(str(path))
+
+    def piece(self, piece):
+        """Token ids of one piece."""
+        if piece.special:
+            return [self.tokenizer.token_to_id(piece.text)]
+        return self.tokenizer.encode(piece.text, add_special_tokens=False).ids
+
+    def borders(self, text):
+        """Character offsets of the token borders of `text`, first 0 and last len(text)."""
+        offsets = self.tokenizer.encode(text, add_special_tokens=False).offsets
+        return sorted({0, len(text), *(end for _, end in offsets)})
+
+    def document(self, pieces):
+        """(ids, weights) of a masked document: lists of equal length."""
+        ids, weights = [], []
+        for piece in pieces:
+            encoded = self.piece(piece)
+            ids += encoded
+            weights += [piece.weight] * len(encoded)
+        return ids, weights
+
+
+class Stream:
+    """Rows of ids and loss weights. `state` and `restore` make it resumable to the row."""
+
+    def __init__(self, corpus, tokenizer, seed=1):
+        self.stretches = stretches(corpus)
+        self.encoder = Encoder(tokenizer)
+        self.rng = random.Random(seed)
+        self.taken = 0  # stretches taken so far, over all epochs
+        self.cursors = {}  # row of the batch -> (stretch, offset)
+
+    def state(self):
+        return {"rng": self.rng.getstate(), "taken": self.taken, "cursors": dict(self.cursors)}
+
+    def restore(self, state):
+        self.rng.setstate(state["rng"])
+        self.taken, self.cursors = state["taken"], dict(state["cursors"])
+
+    def epochs(self):
+        """How often the corpus has been gone through."""
+        return self.taken / len(self.stretches)
+
+    def window(self, row, characters):
+        """(text, extension, ends_file) of the next window of at most `characters` for a row."""
+        index, start = self.cursors.get(row, (None, 0))
+        if index is None:
+            index, start = self.taken % len(self.stretches), 0
+            self.taken += 1
+        text, extension, ends_file = self.stretches[index]
+        end = line_cut(text, start, characters)
+        if len(text) - end < 120:
+            end = len(text)
+        self.cursors[row] = (index, end) if end < len(text) else (None, 0)
+        return text[start:end], extension, ends_file and end == len(text)
+
+    def document(self, row, room):
+        """One masked document of at most `room` tokens, and whether it ends its file."""
+        share = self.rng.uniform(0.3, 1.0) if room > 300 else self.rng.uniform(0.6, 1.0)
+        text, extension, ends_file = self.window(row, int(room * share * CHARACTERS_A_TOKEN))
+        while True:
+            ids, weights = self.encoder.document(mask(self.rng, text, extension, self.encoder.borders))
+            if len(ids) <= room:
+                return ids, weights, ends_file
+            text, ends_file = text[: line_cut(text, 0, int(len(text) * 0.8))], False
+
+    def row(self, row, length):
+        """ids [length + 1], weight [length] of predicting ids[1:]."""
+        ids, weights, ends_file = [], [], False
+        while length + 1 - len(ids) >= SMALLEST_ROOM:
+            more, more_weights, ended = self.document(row, length + 1 - len(ids))
+            more_weights[0] = 1.0 if ends_file else 0.0
+            ids, weights, ends_file = ids + more, weights + more_weights, ended
+        room = length + 1 - len(ids)
+        if room:
+            text, _, _ = self.window(row, room * 4)
+            rest, rest_weights = self.encoder.document([Piece(END_OF_TEXT, 0.0, True), Piece(text, 1.0)])
+            ids, weights = ids + rest[:room], weights + rest_weights[:room]
+            ids += [1] * (length + 1 - len(ids))
+            weights += [0.0] * (length + 1 - len(weights))
+        return ids, weights[1:]
+
+    def batch(self, rows, length):
+        """int64 ids [rows, length + 1] and float32 weights [rows, length]."""
+        made = [self.row(row, length) for row in range(rows)]
+        return np.array([m[0] for m in made], np.int64), np.array([m[1] for m in made], np.float32)

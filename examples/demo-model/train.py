@@ -1,0 +1,135 @@
+#!/usr/bin/env python3
+"""Train the demo model again, from nothing or from its last checkpoint.
+
+    python3 examples/demo-model/train.py                    # fetch, build, train for 100 minutes, export
+    python3 examples/demo-model/train.py --minutes 200      # same work folder: go on from the checkpoint
+
+Needs requirements.txt installed, pip and npm. Everything but the exported weights stays in --work.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import torch
+
+import corpus
+import tokenizer
+from model import InCoder, Shape, export
+from optim import Optimizers
+from stream import Stream
+
+HERE = Path(__file__).resolve().parent
+WARMUP_STEPS = 40
+HOLD = 0.15  # share of the budget at the full learning rate, after which it falls to 0
+STAGES = ((0.0, 16, 256), (0.35, 8, 512), (0.70, 4, 1024))  # from this share of the budget: rows, length
+CHECKPOINT_SECONDS = 240
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=HERE / "work", help="archives, corpus, checkpoint, log")
+    parser.add_argument("--weights", type=Path, default=HERE / "weights", help="where the model is exported to")
+    parser.add_argument("--minutes", type=float, default=100, help="training time in all, earlier sittings included")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--muon-lr", type=float, default=0.02)
+    parser.add_argument("--adam-lr", type=float, default=3e-3)
+    parser.add_argument("--rows-times", type=int, default=1, help="multiply the batch (a GPU wants 8 or more)")
+    return parser.parse_args()
+
+
+def prepare(work, weights):
+    """Fetch and clean the corpus and train the tokenizer, each only where it is missing."""
+    work.mkdir(parents=True, exist_ok=True)
+    if not (work / "train.jsonl").exists():
+        corpus.build(work)
+    if not (weights / "tokenizer.json").exists():
+        tokenizer.build(work / "train.jsonl", weights / "tokenizer.json")
+
+
+def stage(share):
+    """(rows, length) of a batch when `share` of the budget is spent."""
+    return next((rows, length) for start, rows, length in reversed(STAGES) if share >= start)
+
+
+def rate(step, share):
+    """The learning-rate factor: a short warm-up, a hold, then a straight line to 0."""
+    return min(1.0, (step + 1) / WARMUP_STEPS) * min(1.0, max(0.0, (1 - share) / (1 - HOLD)))
+
+
+class Run:
+    """Model, optimizers, data and the clock; everything that a checkpoint has to restore."""
+
+    def __init__(self, args):
+        torch.manual_seed(1)
+        self.args, self.device = args, torch.device(args.device)
+        self.model = InCoder(Shape()).to(self.device)
+        self.optimizers = Optimizers(self.model, args.muon_lr, args.adam_lr)
+        self.stream = Stream(args.work / "train.jsonl", args.weights / "tokenizer.json")
+        self.step = self.tokens = 0
+        self.seconds = 0.0
+        self.path = args.work / "checkpoint.pt"
+        if self.path.exists():
+            self.restore(torch.load(self.path, weights_only=False, map_location=self.device))
+
+    def save(self):
+        state = {
+            "model": self.model.state_dict(),
+            "optimizers": self.optimizers.state_dict(),
+            "stream": self.stream.state(),
+            "clock": (self.step, self.tokens, self.seconds),
+        }
+        torch.save(state, self.path.with_suffix(".new"))
+        self.path.with_suffix(".new").rename(self.path)
+
+    def restore(self, state):
+        self.model.load_state_dict(state["model"])
+        self.optimizers.load_state_dict(state["optimizers"])
+        self.stream.restore(state["stream"])
+        self.step, self.tokens, self.seconds = state["clock"]
+
+    def train_step(self, share):
+        """One update; returns the mean loss of all targets that count and of those inside spans."""
+        rows, length = stage(share)
+        ids, weight = self.stream.batch(rows * self.args.rows_times, length)
+        ids, weight = torch.from_numpy(ids).to(self.device), torch.from_numpy(weight).to(self.device)
+        loss, losses = self.model.loss(ids, weight)
+        loss.backward()
+        self.optimizers.step(rate(self.step, share), clip=1.0)
+        self.step += 1
+        self.tokens += weight.numel()
+        return [float(losses[mask].mean()) for mask in (weight > 0, weight > 1)]
+
+
+def train(run):
+    """Steps until the budget is spent, with a log line every 20 steps and regular checkpoints."""
+    budget, last, saved, recent = run.args.minutes * 60, time.time(), time.time(), []
+    log = open(run.args.work / "log.jsonl", "a")
+    while run.seconds < budget:
+        recent.append(run.train_step(run.seconds / budget))
+        now = time.time()
+        run.seconds, last = run.seconds + now - last, now
+        if run.step % 20 == 0:
+            text, spans = (sum(column) / len(recent) for column in zip(*recent))
+            entry = {"step": run.step, "tokens": run.tokens, "minutes": round(run.seconds / 60, 2)}
+            entry |= {"loss": round(text, 4), "span_loss": round(spans, 4), "epochs": round(run.stream.epochs(), 3)}
+            print(json.dumps(entry), file=log, flush=True)
+            recent = []
+        if now - saved > CHECKPOINT_SECONDS:
+            run.save()
+            saved = now
+
+
+def main():
+    args = arguments()
+    prepare(args.work, args.weights)
+    run = Run(args)
+    train(run)
+    run.save()
+    export(run.model, args.weights)
+    print(f"{run.tokens} tokens in {run.step} steps and {run.seconds / 60:.0f} minutes; exported to {args.weights}")
+
+
+if __name__ == "__main__":
+    main()
