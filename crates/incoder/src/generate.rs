@@ -1,0 +1,514 @@
+//! Text from left to right: one prompt, one or several continuations.
+
+use crate::error::{Error, Result};
+use crate::heal::Healer;
+use crate::sample::{Draw, Sampler, Sampling};
+use crate::session::{Cancel, Prefill, Session};
+use crate::tokenizer::{Sentinels, StreamDecoder, Tokenizer};
+use serde::Serialize;
+use web_time::Instant;
+
+/// What is to be continued.
+#[derive(Debug, Clone, Copy)]
+pub enum Prompt<'a> {
+    /// A text: tokenized, and healed unless that is turned off.
+    Text(&'a str),
+    /// Ids, taken as they are.
+    Ids(&'a [u32]),
+}
+
+/// How to continue a prompt.
+#[derive(Debug, Clone)]
+pub struct GenerateOptions {
+    /// Most tokens of one continuation.
+    pub max_new_tokens: usize,
+    /// How tokens are chosen.
+    pub sampling: Sampling,
+    /// Texts that end a continuation; they are not part of it.
+    pub stop: Vec<String>,
+    /// Tokens that end a continuation; their text is not part of it.
+    pub stop_ids: Vec<u32>,
+    /// Go on after `<|endoftext|>`, which then is part of the text.
+    pub ignore_eos: bool,
+    /// Whether sentinels in a text prompt are taken as sentinels, and whether they may be generated.
+    pub sentinels: Sentinels,
+    /// Take back the last tokens of a text prompt that may begin a longer token (token healing).
+    pub heal: bool,
+    /// How many continuations.
+    pub candidates: usize,
+    /// Stops the work.
+    pub cancel: Cancel,
+}
+
+impl Default for GenerateOptions {
+    fn default() -> Self {
+        Self {
+            max_new_tokens: 128,
+            sampling: Sampling::default(),
+            stop: Vec::new(),
+            stop_ids: Vec::new(),
+            ignore_eos: false,
+            sentinels: Sentinels::Refuse,
+            heal: true,
+            candidates: 1,
+            cancel: Cancel::default(),
+        }
+    }
+}
+
+/// Why a text ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FinishReason {
+    /// The model wrote `<|endoftext|>`.
+    Eos,
+    /// A stop text or stop token came.
+    Stop,
+    /// It has as many tokens as were asked for.
+    Length,
+    /// The KV cache is full.
+    Context,
+    /// The caller cancelled.
+    Cancelled,
+    /// The model wrote `<|endofmask|>`: the hole is filled.
+    EndOfMask,
+}
+
+/// What happens while a text is made. The texts of one `index` together are the text that is returned in the end.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// An infill begins its second or a later attempt: the texts so far are void.
+    Retry {
+        /// Its number, from 1.
+        attempt: usize,
+    },
+    /// The prompt (of region `index` when infilling) is in the KV cache.
+    Prefilled {
+        /// The region; 0 when generating.
+        index: usize,
+        /// What it took.
+        prefill: Prefill,
+    },
+    /// One more token.
+    Token {
+        /// The candidate or region.
+        index: usize,
+        /// The token.
+        id: u32,
+        /// The text that is certain now; empty while a character or a possible stop text is unfinished.
+        text: &'a str,
+    },
+    /// The end of one candidate or region.
+    End {
+        /// The candidate or region.
+        index: usize,
+        /// Text that had been held back.
+        text: &'a str,
+        /// Why it ends.
+        finish_reason: FinishReason,
+    },
+}
+
+/// One continuation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Candidate {
+    /// What follows the cursor.
+    pub text: String,
+    /// The tokens generated: with the one that ended it, and with those that spell what healing took back.
+    pub ids: Vec<u32>,
+    /// Why it ends.
+    pub finish_reason: FinishReason,
+}
+
+/// Where the time went.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Timings {
+    /// Milliseconds until the prompt was in the KV cache.
+    pub prompt_ms: f64,
+    /// Milliseconds until the first token.
+    pub ttft_ms: f64,
+    /// Milliseconds from the first token to the last.
+    pub decode_ms: f64,
+    /// Tokens after the first, of all candidates together, a second of `decode_ms`.
+    pub tokens_per_second: f64,
+    #[serde(skip)]
+    decoded: usize,
+}
+
+/// The continuations of a prompt.
+#[derive(Debug, Clone, Serialize)]
+pub struct Generation {
+    /// In order; as many as asked for.
+    pub candidates: Vec<Candidate>,
+    /// Tokens of the prompt, without those that healing took back.
+    pub prompt_tokens: usize,
+    /// Of these, tokens that were still in the KV cache.
+    pub cached_tokens: usize,
+    /// Where the time went.
+    pub timings: Timings,
+}
+
+/// Continues a prompt.
+///
+/// # Errors
+/// [`Error::Argument`] for options out of range or a literal sentinel, what [`Session::set_context`] refuses (a
+/// prompt that does not fit, ids out of range), and [`Error::Cancelled`] while the prompt is prefilled; later a cancel
+/// ends the texts, which are returned as they are.
+pub async fn generate(
+    session: &mut Session,
+    tokenizer: &Tokenizer,
+    prompt: Prompt<'_>,
+    options: &GenerateOptions,
+    on_event: &mut dyn FnMut(Event<'_>),
+) -> Result<Generation> {
+    let start = Instant::now();
+    let allow = options.sentinels == Sentinels::Allow;
+    let mut sampler = Sampler::new(options.sampling, banned(session, tokenizer, allow, tokenizer.end_of_mask()))?;
+    let mut stops = Stops::default();
+    stops.texts(&options.stop)?;
+    stops.ids.extend(options.stop_ids.iter().map(|&id| (id, FinishReason::Stop)));
+    if !options.ignore_eos {
+        stops.ids.push((session.config().eos_token_id, FinishReason::Eos));
+    }
+    let mut taken = Vec::new();
+    let ids = match prompt {
+        Prompt::Ids(ids) => ids.to_vec(),
+        Prompt::Text(text) => {
+            let mut ids = tokenizer.encode(text, options.sentinels)?;
+            // The first one always stays: something has to be continued.
+            if let (true, Some((_, rest))) = (options.heal, ids.split_first()) {
+                let keep;
+                (keep, taken) = Healer::new(tokenizer).take_back(rest);
+                ids.truncate(1 + keep);
+            }
+            ids
+        }
+    };
+    let request = Request {
+        tokenizer,
+        prompt: &ids,
+        taken: &taken,
+        stops: &stops,
+        max_new_tokens: options.max_new_tokens,
+        candidates: options.candidates,
+        index: 0,
+        stream: 0,
+        cancel: &options.cancel,
+        start,
+    };
+    let made = request.run(session, &mut sampler, on_event).await?;
+    Ok(Generation {
+        candidates: made.candidates,
+        prompt_tokens: ids.len(),
+        cached_tokens: made.prefill.cached,
+        timings: made.timings,
+    })
+}
+
+/// Tokens that are never to be generated: mask sentinels and `also` unless allowed, and ids that nothing is known of.
+pub(crate) fn banned(session: &Session, tokenizer: &Tokenizer, allow: bool, also: Option<u32>) -> Vec<u32> {
+    let vocab = session.config().vocab_size as u32;
+    let sentinel = |id: u32| !allow && (tokenizer.is_mask(id) || also == Some(id));
+    (0..vocab).filter(|&id| sentinel(id) || !tokenizer.contains(id)).collect()
+}
+
+/// What ends a text.
+#[derive(Debug, Default)]
+pub(crate) struct Stops {
+    /// The first entry of a token counts.
+    pub ids: Vec<(u32, FinishReason)>,
+    pub texts: Vec<(String, FinishReason)>,
+}
+
+impl Stops {
+    /// Adds the caller's stop texts.
+    pub fn texts(&mut self, texts: &[String]) -> Result<()> {
+        if let Some(i) = texts.iter().position(String::is_empty) {
+            return Err(Error::argument(format!("stop text {} of {} is empty", i + 1, texts.len())));
+        }
+        self.texts.extend(texts.iter().map(|text| (text.clone(), FinishReason::Stop)));
+        Ok(())
+    }
+}
+
+/// Passes text on up to the first stop text, holding back what may yet become one.
+#[derive(Debug, Clone)]
+struct Until<'a> {
+    stops: &'a [(String, FinishReason)],
+    held: String,
+    /// A stop text came: nothing follows.
+    over: bool,
+}
+
+impl<'a> Until<'a> {
+    fn new(stops: &'a [(String, FinishReason)]) -> Self {
+        Self { stops, held: String::new(), over: false }
+    }
+
+    /// The text that is certain now, and the reason when a stop text is complete.
+    ///
+    /// The stop that ends first counts, so that it makes no difference where token borders fall.
+    fn push(&mut self, text: &str) -> (String, Option<FinishReason>) {
+        if self.over {
+            return (String::new(), None);
+        }
+        self.held += text;
+        let found = self.stops.iter().filter_map(|(stop, reason)| {
+            let at = self.held.find(stop)?;
+            Some((at + stop.len(), at, *reason))
+        });
+        if let Some((_, at, reason)) = found.min_by_key(|&(end, at, _)| (end, at)) {
+            self.held.truncate(at);
+            self.over = true;
+            return (std::mem::take(&mut self.held), Some(reason));
+        }
+        let begun = |stop: &str| {
+            let starts = stop.char_indices().map(|(i, _)| i).skip(1);
+            starts.filter(|&i| self.held.ends_with(&stop[..i])).max().unwrap_or(0)
+        };
+        let hold = self.stops.iter().map(|(stop, _)| begun(stop)).max().unwrap_or(0);
+        let held = self.held.split_off(self.held.len() - hold);
+        (std::mem::replace(&mut self.held, held), None)
+    }
+
+    fn finish(&mut self) -> String {
+        std::mem::take(&mut self.held)
+    }
+}
+
+impl Timings {
+    /// Adds a later run of the same call: prompts and decoding are summed, the first first token counts.
+    pub(crate) fn add(&mut self, later: &Self) {
+        self.prompt_ms += later.prompt_ms;
+        if self.ttft_ms == 0.0 {
+            self.ttft_ms = later.ttft_ms;
+        }
+        self.decode_ms += later.decode_ms;
+        self.decoded += later.decoded;
+        self.rate();
+    }
+
+    fn rate(&mut self) {
+        let measured = self.decoded > 0 && self.decode_ms > 0.0;
+        self.tokens_per_second = if measured { self.decoded as f64 / self.decode_ms * 1e3 } else { 0.0 };
+    }
+}
+
+fn ms_since(start: Instant) -> f64 {
+    start.elapsed().as_secs_f64() * 1e3
+}
+
+/// One prompt to be continued, everything about it decided.
+pub(crate) struct Request<'a> {
+    pub tokenizer: &'a Tokenizer,
+    pub prompt: &'a [u32],
+    /// What healing took back: the first bytes of every continuation, and not shown.
+    pub taken: &'a [u8],
+    pub stops: &'a Stops,
+    pub max_new_tokens: usize,
+    pub candidates: usize,
+    /// Events count from here.
+    pub index: usize,
+    /// Random numbers: candidate c draws from stream `stream + c`.
+    pub stream: u32,
+    pub cancel: &'a Cancel,
+    pub start: Instant,
+}
+
+/// What a [`Request`] came to.
+pub(crate) struct Made {
+    pub candidates: Vec<Candidate>,
+    pub prefill: Prefill,
+    pub timings: Timings,
+}
+
+/// A continuation in the making.
+struct Branch<'a> {
+    decoder: StreamDecoder<'a>,
+    until: Until<'a>,
+    /// Bytes that healing still wants spelled.
+    remaining: Vec<u8>,
+    ids: Vec<u32>,
+    text: String,
+    finish_reason: Option<FinishReason>,
+}
+
+impl Branch<'_> {
+    /// Takes a token in; the text that became certain.
+    fn push(&mut self, id: u32, request: &Request<'_>, healer: Option<&Healer<'_>>) -> Result<String> {
+        self.ids.push(id);
+        if let Some(healer) = healer {
+            healer.advance(&mut self.remaining, id);
+        }
+        if let Some(&(_, reason)) = request.stops.ids.iter().find(|stop| stop.0 == id) {
+            self.finish_reason = Some(reason);
+            return Ok(String::new());
+        }
+        let (text, reason) = self.until.push(&self.decoder.push(id)?);
+        self.finish_reason = reason;
+        self.text += &text;
+        Ok(text)
+    }
+
+    /// The text that was held back, now that nothing follows.
+    fn end(&mut self) -> String {
+        let (mut text, reason) = self.until.push(&self.decoder.finish());
+        if reason.is_none() {
+            text += &self.until.finish();
+        }
+        self.text += &text;
+        text
+    }
+}
+
+impl Request<'_> {
+    /// Prefills, then decodes all candidates together until each has ended.
+    pub async fn run(
+        &self,
+        session: &mut Session,
+        sampler: &mut Sampler,
+        on_event: &mut dyn FnMut(Event<'_>),
+    ) -> Result<Made> {
+        let prefill = session.set_context(self.prompt, self.cancel).await?;
+        on_event(Event::Prefilled { index: self.index, prefill });
+        let mut timings = Timings { prompt_ms: ms_since(self.start), ..Timings::default() };
+        let mut first = None;
+        let room = session.fork(self.candidates, self.max_new_tokens)?;
+        let full = if room < self.max_new_tokens { FinishReason::Context } else { FinishReason::Length };
+        let healer = (!self.taken.is_empty()).then(|| Healer::new(self.tokenizer));
+        let mut branches: Vec<Branch<'_>> = (0..self.candidates).map(|_| self.branch()).collect();
+        // All candidates start from the one distribution after the prompt.
+        let mut logits = vec![session.logits().to_vec()];
+        let mut live: Vec<usize> = (0..self.candidates).collect();
+        loop {
+            let mut pushes = Vec::with_capacity(live.len());
+            for (slot, &i) in live.iter().enumerate() {
+                let branch = &mut branches[i];
+                let index = self.index + i;
+                if self.cancel.is_cancelled() {
+                    branch.finish_reason = Some(FinishReason::Cancelled);
+                } else if branch.ids.len() < room {
+                    let logits = &logits[slot.min(logits.len() - 1)];
+                    let id = self.choose(sampler, logits, branch, i, healer.as_ref())?;
+                    let text = branch.push(id, self, healer.as_ref())?;
+                    on_event(Event::Token { index, id, text: &text });
+                    let first = *first.get_or_insert_with(|| {
+                        timings.ttft_ms = ms_since(self.start);
+                        Instant::now()
+                    });
+                    timings.decode_ms = ms_since(first);
+                    timings.decoded += usize::from(branch.ids.len() > 1);
+                }
+                if branch.finish_reason.is_none() && branch.ids.len() >= room {
+                    branch.finish_reason = Some(full);
+                }
+                match branch.finish_reason {
+                    Some(finish_reason) => {
+                        let text = branch.end();
+                        on_event(Event::End { index, text: &text, finish_reason });
+                    }
+                    None => pushes.extend(branch.ids.last().map(|&id| (i, id))),
+                }
+            }
+            live = pushes.iter().map(|push| push.0).collect();
+            if live.is_empty() {
+                break;
+            }
+            logits = session.step(&pushes).await?;
+        }
+        let candidates = branches.into_iter().map(|branch| Candidate {
+            text: branch.text,
+            ids: branch.ids,
+            finish_reason: branch.finish_reason.unwrap_or(full),
+        });
+        timings.rate();
+        Ok(Made { candidates: candidates.collect(), prefill, timings })
+    }
+
+    fn branch(&self) -> Branch<'_> {
+        Branch {
+            decoder: self.tokenizer.stream(false).dropping(self.taken.len()),
+            until: Until::new(&self.stops.texts),
+            remaining: self.taken.to_vec(),
+            ids: Vec::new(),
+            text: String::new(),
+            finish_reason: None,
+        }
+    }
+
+    fn choose(
+        &self,
+        sampler: &mut Sampler,
+        logits: &[f32],
+        branch: &Branch<'_>,
+        candidate: usize,
+        healer: Option<&Healer<'_>>,
+    ) -> Result<u32> {
+        let held_to = healer.filter(|_| !branch.remaining.is_empty()).map(|healer| healer.allowed(&branch.remaining));
+        let context = self.prompt.iter().chain(&branch.ids).copied();
+        let draw = Draw { stream: self.stream + candidate as u32, step: branch.ids.len() as u32 };
+        sampler.sample(logits, held_to.as_deref(), context, draw)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn until(stops: &[(String, FinishReason)], pieces: &[&str]) -> (String, Option<FinishReason>) {
+        let mut until = Until::new(stops);
+        let mut text = String::new();
+        for piece in pieces {
+            let (more, reason) = until.push(piece);
+            text += &more;
+            if reason.is_some() {
+                return (text, reason);
+            }
+        }
+        (text + &until.finish(), None)
+    }
+
+    fn stops(texts: &[&str]) -> Vec<(String, FinishReason)> {
+        texts.iter().map(|&text| (text.to_owned(), FinishReason::Stop)).collect()
+    }
+
+    #[test]
+    fn holds_back_only_what_may_become_a_stop() {
+        let stops = stops(&["\n\n", "END"]);
+        let mut until = Until::new(&stops);
+        assert_eq!(until.push("a\n"), ("a".into(), None));
+        assert_eq!(until.push("bE"), ("\nb".into(), None));
+        assert_eq!(until.push("EN"), ("E".into(), None));
+        assert_eq!(until.push("D more"), (String::new(), Some(FinishReason::Stop)));
+        assert_eq!((until.push("after"), until.finish()), ((String::new(), None), String::new()));
+    }
+
+    proptest! {
+        #[test]
+        fn token_borders_make_no_difference(
+            text in "[abé]{0,30}",
+            texts in proptest::collection::vec("[abé]{1,4}", 0..4),
+            cuts in proptest::collection::vec(1usize..4, 30),
+        ) {
+            let stops: Vec<_> = texts.iter().map(|stop| (stop.clone(), FinishReason::Stop)).collect();
+            let chars: Vec<String> = text.chars().map(String::from).collect();
+            let mut pieces = Vec::new();
+            let mut rest = &chars[..];
+            for cut in cuts {
+                let (piece, more) = rest.split_at(cut.min(rest.len()));
+                pieces.push(piece.concat());
+                rest = more;
+            }
+            let pieces: Vec<&str> = pieces.iter().map(String::as_str).collect();
+            let (got, reason) = until(&stops, &pieces);
+            // The plain definition: the shortest beginning that ends in a stop, without the longest stop it ends in.
+            let stopped = (0..=text.len()).filter(|&end| text.is_char_boundary(end)).find_map(|end| {
+                texts.iter().filter(|stop| text[..end].ends_with(stop.as_str())).map(|stop| end - stop.len()).min()
+            });
+            prop_assert_eq!(reason.is_some(), stopped.is_some());
+            prop_assert_eq!(got, &text[..stopped.unwrap_or(text.len())]);
+        }
+    }
+}

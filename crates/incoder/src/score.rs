@@ -1,0 +1,96 @@
+//! How probable a model finds a text, token by token, and the ranking that the paper builds on it.
+
+use crate::error::Result;
+use crate::sample::LogProbs;
+use crate::session::{Cancel, Session};
+use crate::tokenizer::{Sentinels, Tokenizer};
+use serde::Serialize;
+
+/// The log probabilities of a sequence of tokens.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Score {
+    /// The tokens.
+    pub ids: Vec<u32>,
+    /// The log probability of each token after those before it; none for the first.
+    pub logprobs: Vec<Option<f64>>,
+    /// Entry t: the most probable tokens after token t, so the last entry predicts the next token.
+    pub top: Vec<Vec<(u32, f64)>>,
+    /// Of all log probabilities; none when there is only one token.
+    pub sum: Option<f64>,
+    /// Their mean.
+    pub mean: Option<f64>,
+}
+
+/// Scores `ids`, with the `top_n` most probable tokens after each.
+///
+/// # Errors
+/// What [`Session::logits_of_all`] refuses, and [`crate::Error::Tensor`] for logits that are not numbers.
+pub async fn score(session: &mut Session, ids: &[u32], top_n: usize, cancel: &Cancel) -> Result<Score> {
+    let mut logprobs: Vec<Option<f64>> = vec![None; ids.len()];
+    let mut top = vec![Vec::new(); ids.len()];
+    let mut failed = Ok(());
+    let mut each = |t: usize, logits: &[f32]| match LogProbs::new(logits) {
+        Ok(probabilities) => {
+            if let (Some(&next), Some(logprob)) = (ids.get(t + 1), logprobs.get_mut(t + 1)) {
+                *logprob = Some(probabilities.of(next));
+            }
+            if let (true, Some(top)) = (top_n > 0, top.get_mut(t)) {
+                *top = probabilities.top(top_n);
+            }
+        }
+        Err(error) => failed = Err(error),
+    };
+    session.logits_of_all(ids, cancel, &mut each).await?;
+    failed?;
+    let known = logprobs.iter().flatten().count();
+    let sum = (known > 0).then(|| logprobs.iter().flatten().sum());
+    Ok(Score { ids: ids.to_vec(), logprobs, top, sum, mean: sum.map(|sum: f64| sum / known as f64) })
+}
+
+/// What a ranking goes by.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum RankBy {
+    /// The log probability of the whole document.
+    Total,
+    /// The same, a token.
+    #[default]
+    Mean,
+}
+
+/// One candidate's place.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Ranked {
+    /// Which candidate.
+    pub index: usize,
+    /// The log probability of the document with it.
+    pub sum: f64,
+    /// The same, a token.
+    pub mean: f64,
+}
+
+/// Ranks `candidates` by how probable the document `left + candidate + right` is, the best first: the paper's
+/// left-to-right reranking.
+///
+/// # Errors
+/// As [`score`], and [`crate::Error::Argument`] for a literal sentinel that is not allowed.
+#[allow(clippy::too_many_arguments)]
+pub async fn rerank(
+    session: &mut Session,
+    tokenizer: &Tokenizer,
+    left: &str,
+    candidates: &[String],
+    right: &str,
+    by: RankBy,
+    sentinels: Sentinels,
+    cancel: &Cancel,
+) -> Result<Vec<Ranked>> {
+    let mut ranked = Vec::with_capacity(candidates.len());
+    for (index, candidate) in candidates.iter().enumerate() {
+        let ids = tokenizer.encode(&format!("{left}{candidate}{right}"), sentinels)?;
+        let score = score(session, &ids, 0, cancel).await?;
+        ranked.push(Ranked { index, sum: score.sum.unwrap_or(0.0), mean: score.mean.unwrap_or(0.0) });
+    }
+    let key = |ranked: &Ranked| if by == RankBy::Total { ranked.sum } else { ranked.mean };
+    ranked.sort_by(|a, b| key(b).total_cmp(&key(a)));
+    Ok(ranked)
+}
