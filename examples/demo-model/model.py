@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 HEAD_CHUNK = 512  # positions whose logits are in memory at once
+FREQUENT = 1280  # ids below this are always among the sampled rows
 
 
 @dataclass(frozen=True)
@@ -75,16 +76,17 @@ class TiedLoss(torch.autograd.Function):
     """Weighted cross entropy against a tied head, a chunk of positions at a time.
 
     The gradients are made with the loss, so that no more than HEAD_CHUNK rows of logits ever exist.
-    hidden [n, d], table [vocab, d], target [n], weight [n] -> (sum of weight * loss, losses [n]).
+    hidden [n, d], table [rows, d], offset [rows] (added to the logits), target [n], weight [n]
+    -> (sum of weight * loss, losses [n]).
     """
 
     @staticmethod
-    def forward(ctx, hidden, table, target, weight):
+    def forward(ctx, hidden, table, offset, target, weight):
         grad_hidden, grad_table = torch.empty_like(hidden), torch.zeros_like(table)
         losses = torch.empty_like(weight)
         for start in range(0, len(hidden), HEAD_CHUNK):
             part = slice(start, start + HEAD_CHUNK)
-            logits = hidden[part] @ table.T
+            logits = torch.addmm(offset, hidden[part], table.T)
             logits -= logits.amax(1, keepdim=True)
             picked = logits.gather(1, target[part, None])[:, 0]
             logits.exp_()
@@ -101,7 +103,22 @@ class TiedLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad, _):
         grad_hidden, grad_table = ctx.saved_tensors
-        return grad_hidden * grad, grad_table * grad, None, None
+        return grad_hidden * grad, grad_table * grad, None, None, None
+
+
+def sampled_rows(target, vocab, negatives):
+    """A part of the vocabulary whose softmax stands in for the whole: every target of the batch, the
+    FREQUENT first ids (merges are learned in order of frequency), and `negatives` of the other
+    tokens, each counted for all those it was drawn from.
+
+    target [n] -> (token ids [rows], logit offsets [rows], target's index into those ids [n]).
+    """
+    present = torch.cat([target, torch.arange(FREQUENT, device=target.device)]).unique()
+    absent = torch.ones(vocab, dtype=torch.bool, device=target.device).index_fill_(0, present, False).nonzero()[:, 0]
+    drawn = absent[torch.randperm(len(absent), device=target.device)[:negatives]]
+    offset = torch.zeros(len(present) + len(drawn), device=target.device)
+    offset[len(present) :] = math.log(len(absent) / max(1, len(drawn)))
+    return torch.cat([present, drawn]), offset, torch.searchsorted(present, target)
 
 
 class InCoder(nn.Module):
@@ -124,14 +141,20 @@ class InCoder(nn.Module):
             x = layer(x, caches[i] if caches is not None else None)
         return self.layer_norm(x)
 
-    def loss(self, ids, weight):
+    def loss(self, ids, weight, negatives=None):
         """ids [batch, time + 1], weight [batch, time] of predicting ids[:, 1:].
 
-        Returns the weighted mean loss, and the unweighted loss of every target [batch, time].
+        Returns the weighted mean loss, and the unweighted loss of every target [batch, time]. With
+        `negatives`, both are estimates from a part of the vocabulary (see `sampled_rows`).
         """
         hidden = self.hidden(ids[:, :-1]).flatten(0, 1)
-        target, flat = ids[:, 1:].flatten(), weight.flatten()
-        total, losses = TiedLoss.apply(hidden, self.embed_tokens.weight, target, flat)
+        target, flat, table = ids[:, 1:].flatten(), weight.flatten(), self.embed_tokens.weight
+        if negatives is None:
+            offset = table.new_zeros(len(table))
+        else:
+            rows, offset, target = sampled_rows(target, len(table), negatives)
+            table = table[rows]
+        total, losses = TiedLoss.apply(hidden, table, offset, target, flat)
         return total / flat.sum(), losses.view_as(weight)
 
     def logits(self, ids, caches=None):
@@ -178,6 +201,7 @@ def export(model, folder):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config(model.shape), indent=2, sort_keys=True) + "\n")
     save_file(export_state(model), folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "model.safetensors").chmod(0o644)
 
 
 def load_exported(folder):

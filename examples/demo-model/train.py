@@ -4,11 +4,14 @@
     python3 examples/demo-model/train.py                    # fetch, build, train for 100 minutes, export
     python3 examples/demo-model/train.py --minutes 200      # same work folder: go on from the checkpoint
 
+Ctrl-C ends after the step in progress, with a checkpoint and an export.
+
 Needs requirements.txt installed, pip and npm. Everything but the exported weights stays in --work.
 """
 
 import argparse
 import json
+import signal
 import time
 from pathlib import Path
 
@@ -24,6 +27,7 @@ HERE = Path(__file__).resolve().parent
 WARMUP_STEPS = 40
 HOLD = 0.15  # share of the budget at the full learning rate, after which it falls to 0
 STAGES = ((0.0, 16, 256), (0.35, 8, 512), (0.70, 4, 1024))  # from this share of the budget: rows, length
+NEGATIVES, SAMPLED_SHARE = 640, 0.75  # until this share the head sees a part of the vocabulary: it is 40 % of a step
 CHECKPOINT_SECONDS = 240
 
 
@@ -69,9 +73,14 @@ class Run:
         self.stream = Stream(args.work / "train.jsonl", args.weights / "tokenizer.json")
         self.step = self.tokens = 0
         self.seconds = 0.0
+        self.stopped = False
         self.path = args.work / "checkpoint.pt"
         if self.path.exists():
             self.restore(torch.load(self.path, weights_only=False, map_location=self.device))
+
+    def stop(self, *_):
+        """Signal handler: end after the step in progress."""
+        self.stopped = True
 
     def save(self):
         state = {
@@ -94,7 +103,7 @@ class Run:
         rows, length = stage(share)
         ids, weight = self.stream.batch(rows * self.args.rows_times, length)
         ids, weight = torch.from_numpy(ids).to(self.device), torch.from_numpy(weight).to(self.device)
-        loss, losses = self.model.loss(ids, weight)
+        loss, losses = self.model.loss(ids, weight, NEGATIVES if share < SAMPLED_SHARE else None)
         loss.backward()
         self.optimizers.step(rate(self.step, share), clip=1.0)
         self.step += 1
@@ -106,7 +115,7 @@ def train(run):
     """Steps until the budget is spent, with a log line every 20 steps and regular checkpoints."""
     budget, last, saved, recent = run.args.minutes * 60, time.time(), time.time(), []
     log = open(run.args.work / "log.jsonl", "a")
-    while run.seconds < budget:
+    while run.seconds < budget and not run.stopped:
         recent.append(run.train_step(run.seconds / budget))
         now = time.time()
         run.seconds, last = run.seconds + now - last, now
@@ -125,6 +134,8 @@ def main():
     args = arguments()
     prepare(args.work, args.weights)
     run = Run(args)
+    signal.signal(signal.SIGTERM, run.stop)
+    signal.signal(signal.SIGINT, run.stop)
     train(run)
     run.save()
     export(run.model, args.weights)

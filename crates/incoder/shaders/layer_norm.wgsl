@@ -34,10 +34,11 @@ fn total(value: f32, thread: u32) -> f32 {
 
 @compute @workgroup_size(THREADS)
 fn layer_norm(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
-    var first = group.x * WIDTH;
+    var row = group.y;
     if (LAST) {
-        first += (state.columns - state.logits) * WIDTH;
+        row += state.columns - state.logits;
     }
+    let first = row * WIDTH;
     var sum = vec4(0.0);
     for (var i = thread; i < WIDTH; i += THREADS) {
         sum += x[first + i];
@@ -51,6 +52,6 @@ fn layer_norm(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation
     }
     let scale = inverseSqrt(total(squares, thread) / size + 1e-5);
     for (var i = thread; i < WIDTH; i += THREADS) {
-        y[group.x * WIDTH + i] = (x[first + i] - mean) * scale * weight[i] + bias[i];
+        y[group.y * WIDTH + i] = (x[first + i] - mean) * scale * weight[i] + bias[i];
     }
 }

@@ -39,10 +39,11 @@ fn layer_norm(
     @builtin(subgroup_id) subgroup: u32,
     @builtin(num_subgroups) subgroups: u32,
 ) {
-    var first = group.x * WIDTH;
+    var row = group.y;
     if (LAST) {
-        first += (state.columns - state.logits) * WIDTH;
+        row += state.columns - state.logits;
     }
+    let first = row * WIDTH;
     var sum = vec4(0.0);
     for (var i = thread; i < WIDTH; i += THREADS) {
         sum += x[first + i];
@@ -56,6 +57,6 @@ fn layer_norm(
     }
     let scale = inverseSqrt(total(squares, subgroup, subgroups) / size + 1e-5);
     for (var i = thread; i < WIDTH; i += THREADS) {
-        y[group.x * WIDTH + i] = (x[first + i] - mean) * scale * weight[i] + bias[i];
+        y[group.y * WIDTH + i] = (x[first + i] - mean) * scale * weight[i] + bias[i];
     }
 }

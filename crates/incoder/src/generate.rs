@@ -208,9 +208,11 @@ pub async fn generate(
 
 /// Tokens that are never to be generated: mask sentinels and `also` unless allowed, and ids that nothing is known of.
 pub(crate) fn banned(session: &Session, tokenizer: &Tokenizer, allow: bool, also: Option<u32>) -> Vec<u32> {
-    let vocab = session.config().vocab_size as u32;
-    let sentinel = |id: u32| !allow && (tokenizer.is_mask(id) || also == Some(id));
-    (0..vocab).filter(|&id| sentinel(id) || !tokenizer.contains(id)).collect()
+    let mut banned: Vec<u32> = (0..session.config().vocab_size as u32).filter(|&id| !tokenizer.contains(id)).collect();
+    if !allow {
+        banned.extend((0..tokenizer.mask_count()).filter_map(|i| tokenizer.mask(i)).chain(also));
+    }
+    banned
 }
 
 /// What ends a text.

@@ -28,6 +28,6 @@ pub use heal::Healer;
 pub use infill::{Infill, InfillOptions, Infilling, infill};
 pub use load::{Device, LoadOptions, Progress};
 pub use sample::{Draw, LogProbs, Sampler, Sampling};
-pub use score::{RankBy, Ranked, Score, rerank, score};
+pub use score::{RankBy, RankOptions, Ranked, Score, rerank, score, score_streaming};
 pub use session::{Cancel, Prefill, Session};
 pub use tokenizer::{FoundSentinel, Sentinels, StreamDecoder, Tokenizer};

@@ -58,15 +58,15 @@ impl Norm {
 }
 
 #[derive(Debug)]
-struct Layer {
-    attention_norm: Norm,
-    query: Linear,
-    key: Linear,
-    value: Linear,
-    out: Linear,
-    ffn_norm: Norm,
-    fc1: Linear,
-    fc2: Linear,
+pub(crate) struct Layer {
+    pub attention_norm: Norm,
+    pub query: Linear,
+    pub key: Linear,
+    pub value: Linear,
+    pub out: Linear,
+    pub ffn_norm: Norm,
+    pub fc1: Linear,
+    pub fc2: Linear,
     /// [capacity, d_model] each.
     keys: Vec<f32>,
     values: Vec<f32>,
@@ -81,8 +81,8 @@ pub(crate) struct Reference {
     /// [vocab, d_model], also the head.
     embedding: Vec<f32>,
     positions: Vec<f32>,
-    layers: Vec<Layer>,
-    final_norm: Norm,
+    pub layers: Vec<Layer>,
+    pub final_norm: Norm,
 }
 
 impl Reference {
@@ -136,15 +136,7 @@ impl Reference {
     /// One step: appends every column to the cache; the logits [vocab] after each of the last `logits` columns.
     pub fn forward(&mut self, columns: &[Column], logits: usize) -> Vec<Vec<f32>> {
         let (d, heads, head_dim) = (self.config.d_model, self.config.heads, self.config.head_dim());
-        let scale = if self.config.scale_embedding { (d as f32).sqrt() } else { 1.0 };
-        let mut x: Vec<Vec<f32>> = columns
-            .iter()
-            .map(|column| {
-                let embedded = &self.embedding[column.token as usize * d..][..d];
-                let position = &self.positions[column.position as usize * d..][..d];
-                embedded.iter().zip(position).map(|(e, p)| e * scale + p).collect()
-            })
-            .collect();
+        let mut x: Vec<Vec<f32>> = columns.iter().map(|column| self.embedded(column)).collect();
         for layer in &mut self.layers {
             let mut queries = Vec::with_capacity(columns.len());
             for (column, x) in columns.iter().zip(&x) {
@@ -168,13 +160,21 @@ impl Reference {
                 add(x, &layer.fc2.apply(&inner));
             }
         }
-        x[columns.len() - logits..]
-            .iter()
-            .map(|x| {
-                let h = self.final_norm.apply(x);
-                self.embedding.chunks_exact(d).map(|row| dot(row, &h)).collect()
-            })
-            .collect()
+        x[columns.len() - logits..].iter().map(|x| self.head(&self.final_norm.apply(x))).collect()
+    }
+
+    /// E[token] * scale + P[position], [d_model].
+    pub fn embedded(&self, column: &Column) -> Vec<f32> {
+        let d = self.config.d_model;
+        let scale = if self.config.scale_embedding { (d as f32).sqrt() } else { 1.0 };
+        let embedded = &self.embedding[column.token as usize * d..][..d];
+        let position = &self.positions[column.position as usize * d..][..d];
+        embedded.iter().zip(position).map(|(e, p)| e * scale + p).collect()
+    }
+
+    /// E h, [vocab].
+    pub fn head(&self, h: &[f32]) -> Vec<f32> {
+        self.embedding.chunks_exact(self.config.d_model).map(|row| dot(row, h)).collect()
     }
 }
 

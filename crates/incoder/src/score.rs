@@ -26,12 +26,27 @@ pub struct Score {
 /// # Errors
 /// What [`Session::logits_of_all`] refuses, and [`crate::Error::Tensor`] for logits that are not numbers.
 pub async fn score(session: &mut Session, ids: &[u32], top_n: usize, cancel: &Cancel) -> Result<Score> {
+    score_streaming(session, ids, top_n, cancel, &mut |_, _| ()).await
+}
+
+/// [`score`] that hands out (index, log probability) of each token after the first as soon as it is known.
+///
+/// # Errors
+/// As [`score`].
+pub async fn score_streaming(
+    session: &mut Session,
+    ids: &[u32],
+    top_n: usize,
+    cancel: &Cancel,
+    on_token: &mut dyn FnMut(usize, f64),
+) -> Result<Score> {
     let mut logprobs: Vec<Option<f64>> = vec![None; ids.len()];
     let mut top = vec![Vec::new(); ids.len()];
     let mut failed = Ok(());
     let mut each = |t: usize, logits: &[f32]| match LogProbs::new(logits) {
         Ok(probabilities) => {
             if let (Some(&next), Some(logprob)) = (ids.get(t + 1), logprobs.get_mut(t + 1)) {
+                on_token(t + 1, probabilities.of(next));
                 *logprob = Some(probabilities.of(next));
             }
             if let (true, Some(top)) = (top_n > 0, top.get_mut(t)) {
@@ -68,29 +83,37 @@ pub struct Ranked {
     pub mean: f64,
 }
 
+/// How to rank.
+#[derive(Debug, Clone, Default)]
+pub struct RankOptions {
+    /// Total or mean.
+    pub by: RankBy,
+    /// What literal sentinels in the texts are.
+    pub sentinels: Sentinels,
+    /// Stops the work.
+    pub cancel: Cancel,
+}
+
 /// Ranks `candidates` by how probable the document `left + candidate + right` is, the best first: the paper's
 /// left-to-right reranking.
 ///
 /// # Errors
 /// As [`score`], and [`crate::Error::Argument`] for a literal sentinel that is not allowed.
-#[allow(clippy::too_many_arguments)]
 pub async fn rerank(
     session: &mut Session,
     tokenizer: &Tokenizer,
     left: &str,
     candidates: &[String],
     right: &str,
-    by: RankBy,
-    sentinels: Sentinels,
-    cancel: &Cancel,
+    options: &RankOptions,
 ) -> Result<Vec<Ranked>> {
     let mut ranked = Vec::with_capacity(candidates.len());
     for (index, candidate) in candidates.iter().enumerate() {
-        let ids = tokenizer.encode(&format!("{left}{candidate}{right}"), sentinels)?;
-        let score = score(session, &ids, 0, cancel).await?;
+        let ids = tokenizer.encode(&format!("{left}{candidate}{right}"), options.sentinels)?;
+        let score = score(session, &ids, 0, &options.cancel).await?;
         ranked.push(Ranked { index, sum: score.sum.unwrap_or(0.0), mean: score.mean.unwrap_or(0.0) });
     }
-    let key = |ranked: &Ranked| if by == RankBy::Total { ranked.sum } else { ranked.mean };
+    let key = |ranked: &Ranked| if options.by == RankBy::Total { ranked.sum } else { ranked.mean };
     ranked.sort_by(|a, b| key(b).total_cmp(&key(a)));
     Ok(ranked)
 }

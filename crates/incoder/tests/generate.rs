@@ -3,8 +3,8 @@
 mod support;
 
 use incoder::{
-    Cancel, Candidate, Error, Event, FinishReason, GenerateOptions, Generation, Prompt, RankBy, Sampling, Sentinels,
-    Session, Tokenizer, generate, rerank, score,
+    Cancel, Candidate, Error, Event, FinishReason, GenerateOptions, Generation, Prompt, RankBy, RankOptions, Sampling,
+    Sentinels, Session, Tokenizer, generate, rerank, score, score_streaming,
 };
 use pollster::block_on;
 use proptest::prelude::*;
@@ -108,7 +108,14 @@ fn scores_equal_the_recorded_ones() {
         let expected: Expected = read(&format!("{model}/expected.fp16.json"));
         let mut session = session(model, "model.fp16.safetensors", None);
         for case in expected.sequences {
-            let score = block_on(score(&mut session, &case.ids, 5, &Cancel::default())).unwrap();
+            let mut streamed = vec![None];
+            let mut on_token = |i: usize, logprob| {
+                assert_eq!(i, streamed.len());
+                streamed.push(Some(logprob));
+            };
+            let cancel = Cancel::default();
+            let score = block_on(score_streaming(&mut session, &case.ids, 5, &cancel, &mut on_token)).unwrap();
+            assert_eq!(score.logprobs, streamed);
             assert_eq!((score.logprobs.len(), score.logprobs[0]), (case.ids.len(), None));
             for (got, expected) in score.logprobs[1..].iter().zip(&case.token_logprobs) {
                 assert!((got.unwrap() - expected).abs() < tolerance, "{got:?} is not {expected}");
@@ -141,9 +148,8 @@ fn the_likeliest_document_ranks_first() {
     let (mut session, tokenizer) = (tiny(None), tokenizer("tok-512"));
     let candidates: Vec<String> = ["x", "return x, y", "", "zz"].map(String::from).to_vec();
     for by in [RankBy::Total, RankBy::Mean] {
-        let (left, right, cancel) = ("def f(x):\n    ", "\n", Cancel::default());
-        let ranking = rerank(&mut session, &tokenizer, left, &candidates, right, by, Sentinels::Refuse, &cancel);
-        let ranking = block_on(ranking).unwrap();
+        let (left, right, options) = ("def f(x):\n    ", "\n", RankOptions { by, ..RankOptions::default() });
+        let ranking = block_on(rerank(&mut session, &tokenizer, left, &candidates, right, &options)).unwrap();
         let mut expected: Vec<(usize, f64)> = Vec::new();
         for (i, candidate) in candidates.iter().enumerate() {
             let ids = tokenizer.encode(&format!("{left}{candidate}{right}"), Sentinels::Refuse).unwrap();

@@ -42,6 +42,25 @@ fn takes_back_what_begins_a_longer_token() {
 }
 
 #[test]
+fn published_vocabulary() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap();
+    let path = root.join("../shared/incoder-tokenizer/tokenizer.json");
+    let Ok(json) = std::fs::read_to_string(&path) else {
+        eprintln!("skipped: the published vocabulary is not at {}", path.display());
+        return;
+    };
+    let tokenizer = Tokenizer::from_json(&json).unwrap();
+    let healer = Healer::new(&tokenizer);
+    for (text, taken) in [("\nimport nump", "import nump"), ("if x:\n        retur", "        retur"), ("a\n", "\n")] {
+        let (_, bytes) = healer.take_back(&tokenizer.encode(text, Sentinels::Refuse).unwrap());
+        assert_eq!(String::from_utf8(bytes).unwrap(), taken);
+    }
+    let whole = tokenizer.encode_with("import numpy as np", Sentinels::Refuse, false).unwrap();
+    assert_eq!(whole.len(), 1);
+    assert!(healer.allowed(b"import nump").contains(&whole[0]));
+}
+
+#[test]
 fn what_cannot_be_spelled_allows_nothing() {
     let json = r#"{"version":"1.0","truncation":null,"padding":null,"added_tokens":[],"normalizer":null,"pre_tokenizer":null,
         "post_processor":null,"decoder":{"type":"ByteLevel","add_prefix_space":false,"trim_offsets":true,"use_regex":false},

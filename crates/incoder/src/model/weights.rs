@@ -1,6 +1,7 @@
 //! Checkpoint tensors → GPU buffers, a few rows at a time.
 
 use crate::checkpoint::Checkpoint;
+use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use half::f16;
@@ -46,13 +47,13 @@ pub(crate) struct Matrix {
 
 /// One or more tensors [rows, inputs] that become one matrix, stacked by rows.
 #[derive(Debug)]
-pub(crate) struct Stack<'a> {
-    pub names: &'a [String],
+struct Stack<'a> {
+    names: &'a [String],
     /// Rows of each tensor.
-    pub rows_each: usize,
-    pub inputs: usize,
+    rows_each: usize,
+    inputs: usize,
     /// Values from one token's outputs to the next token's, in the buffer that the matrix writes.
-    pub stride: usize,
+    stride: usize,
 }
 
 impl Stack<'_> {
@@ -61,21 +62,104 @@ impl Stack<'_> {
     }
 }
 
+/// y = W x + b on the GPU.
+#[derive(Debug)]
+pub(crate) struct Linear {
+    pub matrix: Matrix,
+    /// f32, all rows of the matrix.
+    pub bias: wgpu::Buffer,
+}
+
+/// Scale and shift of a layer norm, f32 [d_model] each.
+#[derive(Debug)]
+pub(crate) struct Norm {
+    pub weight: wgpu::Buffer,
+    pub bias: wgpu::Buffer,
+}
+
+/// The weights of one layer.
+#[derive(Debug)]
+pub(crate) struct Layer {
+    pub attention_norm: Norm,
+    /// Queries, keys and values in one matrix.
+    pub qkv: Linear,
+    pub out: Linear,
+    pub ffn_norm: Norm,
+    pub fc1: Linear,
+    pub fc2: Linear,
+}
+
+/// The weights of a model on the GPU.
+#[derive(Debug)]
+pub(crate) struct Weights {
+    /// Also the head.
+    pub embedding: Matrix,
+    pub layers: Vec<Layer>,
+    pub final_norm: Norm,
+}
+
+impl Weights {
+    /// Uploads every tensor of `checkpoint`.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] when not even one block of a matrix fits a binding, [`Error::Tensor`] for values that fp16
+    /// cannot hold, and what reading the checkpoint reports.
+    pub async fn load(
+        gpu: &Gpu,
+        config: &Config,
+        checkpoint: &Checkpoint,
+        loaded: &mut dyn FnMut(u64),
+    ) -> Result<Self> {
+        let (d, f) = (config.d_model, config.ffn_dim);
+        let mut upload = Uploader { gpu, checkpoint, loaded, unsettled: 0 };
+        let stride = config.vocab_size.next_multiple_of(BLOCK_ROWS);
+        let names = ["embed_tokens.weight".to_owned()];
+        let embedding =
+            upload.matrix(&Stack { names: &names, rows_each: config.vocab_size, inputs: d, stride }).await?;
+        let mut layers = Vec::with_capacity(config.num_layers);
+        for layer in 0..config.num_layers {
+            let at = |name: &str| format!("layers.{layer}.{name}");
+            let qkv = ["q", "k", "v"].map(|p| at(&format!("self_attn.{p}_proj")));
+            layers.push(Layer {
+                attention_norm: upload.norm(&at("self_attn_layer_norm")).await?,
+                qkv: upload.linear(&qkv, d, d).await?,
+                out: upload.linear(&[at("self_attn.out_proj")], d, d).await?,
+                ffn_norm: upload.norm(&at("final_layer_norm")).await?,
+                fc1: upload.linear(&[at("fc1")], f, d).await?,
+                fc2: upload.linear(&[at("fc2")], d, f).await?,
+            });
+        }
+        let final_norm = upload.norm("layer_norm").await?;
+        gpu.settle()?;
+        Ok(Self { embedding, layers, final_norm })
+    }
+}
+
 /// Reads tensors and uploads them, counting what has not left the staging memory yet.
-pub(crate) struct Uploader<'a> {
-    pub gpu: &'a Gpu,
-    pub checkpoint: &'a Checkpoint,
+struct Uploader<'a> {
+    gpu: &'a Gpu,
+    checkpoint: &'a Checkpoint,
     /// Told how many parameters were loaded.
-    pub loaded: &'a mut dyn FnMut(u64),
-    pub unsettled: u64,
+    loaded: &'a mut dyn FnMut(u64),
+    unsettled: u64,
 }
 
 impl Uploader<'_> {
+    /// The layers `names`, stacked by rows into one.
+    async fn linear(&mut self, names: &[String], rows_each: usize, inputs: usize) -> Result<Linear> {
+        let named = |part: &str| names.iter().map(|name| format!("{name}.{part}")).collect::<Vec<_>>();
+        let (weights, biases) = (named("weight"), named("bias"));
+        let matrix = self.matrix(&Stack { names: &weights, rows_each, inputs, stride: rows_each }).await?;
+        Ok(Linear { matrix, bias: self.vector(&biases).await? })
+    }
+
+    async fn norm(&mut self, name: &str) -> Result<Norm> {
+        let weight = self.vector(&[format!("{name}.weight")]).await?;
+        Ok(Norm { weight, bias: self.vector(&[format!("{name}.bias")]).await? })
+    }
+
     /// The matrix of `stack`, in as few buffers as the binding limit allows.
-    ///
-    /// # Errors
-    /// [`Error::Limit`] when not even one block fits a binding, [`Error::Tensor`] for values that fp16 cannot hold.
-    pub async fn matrix(&mut self, stack: &Stack<'_>) -> Result<Matrix> {
+    async fn matrix(&mut self, stack: &Stack<'_>) -> Result<Matrix> {
         let rows = stack.rows();
         let row_bytes = (stack.inputs * 2) as u64;
         let block_bytes = row_bytes * BLOCK_ROWS as u64;
@@ -147,11 +231,8 @@ impl Uploader<'_> {
         Ok(packed)
     }
 
-    /// A vector tensor as f32.
-    ///
-    /// # Errors
-    /// As [`Checkpoint::open`].
-    pub async fn vector(&mut self, names: &[String]) -> Result<wgpu::Buffer> {
+    /// Vector tensors as f32, one after the other.
+    async fn vector(&mut self, names: &[String]) -> Result<wgpu::Buffer> {
         let mut values = Vec::new();
         for name in names {
             values.extend(self.checkpoint.rows(name, 0..1).await?);

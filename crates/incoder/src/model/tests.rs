@@ -1,0 +1,331 @@
+//! Every kernel against the plain CPU reference, over odd shapes, in every variant.
+
+use super::step::{Shapes, Step};
+use super::weights::Weights;
+use crate::checkpoint::{Checkpoint, MemoryFolder, tensor_shapes};
+use crate::config::Config;
+use crate::forward::{Column, Kv, sinusoids};
+use crate::gpu::{Gpu, GpuOptions, Tuning};
+use crate::reference::{Reference, attend, gelu, stored};
+use half::f16;
+use pollster::block_on;
+use safetensors::tensor::{Dtype, TensorView};
+
+/// Largest error, relative to the largest value: fp32 sums in another order.
+const TOLERANCE: f32 = 2e-5;
+
+/// Repeatable values in -1..1.
+struct Values(u32);
+
+impl Values {
+    fn next(&mut self) -> f32 {
+        self.0 = self.0.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (self.0 >> 8) as f32 / (1 << 23) as f32 - 1.0
+    }
+
+    fn many(&mut self, n: usize) -> Vec<f32> {
+        (0..n).map(|_| self.next()).collect()
+    }
+}
+
+fn config(layers: usize, d: usize, heads: usize, ffn: usize, vocab: usize) -> Config {
+    Config::from_json(&format!(
+        r#"{{"model_type":"xglm","num_layers":{layers},"d_model":{d},"attention_heads":{heads},"ffn_dim":{ffn},"vocab_size":{vocab}}}"#
+    ))
+    .unwrap()
+}
+
+/// A checkpoint of `config` with random fp16 weights, scaled by the width so that nothing explodes.
+fn random_folder(config: &Config, seed: u32) -> MemoryFolder {
+    let mut values = Values(seed);
+    let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = tensor_shapes(config)
+        .into_iter()
+        .map(|(name, shape)| {
+            let scale = if shape.len() == 2 { 2.0 / (shape[1] as f32).sqrt() } else { 0.5 };
+            let shift = if name.ends_with("norm.weight") { 1.0 } else { 0.0 };
+            let bytes = (0..shape.iter().product())
+                .flat_map(|_| f16::from_f32(values.next() * scale + shift).to_le_bytes())
+                .collect();
+            (name, shape, bytes)
+        })
+        .collect();
+    let views =
+        tensors.iter().map(|(name, shape, bytes)| (name, TensorView::new(Dtype::F16, shape.clone(), bytes).unwrap()));
+    MemoryFolder::default().with("model.safetensors", safetensors::serialize(views, None).unwrap())
+}
+
+/// Kernels as an adapter of either kind, with and without subgroups, would run them.
+fn variants() -> Vec<(&'static str, Gpu)> {
+    let open = |tuning, no_subgroups| {
+        let options = GpuOptions { tuning: Some(tuning), no_subgroups, ..Default::default() };
+        block_on(Gpu::open(&options)).expect("the tests need a Vulkan adapter; cargo xtask setup installs one")
+    };
+    vec![
+        ("software", open(Tuning::SOFTWARE, false)),
+        ("software, no subgroups", open(Tuning::SOFTWARE, true)),
+        ("hardware", open(Tuning::HARDWARE, false)),
+        ("hardware, no subgroups", open(Tuning::HARDWARE, true)),
+    ]
+}
+
+/// Runs the dispatches that `build` adds to a fresh step, and reads `count` values of `output`.
+fn run(
+    gpu: &Gpu,
+    shapes: &Shapes,
+    columns: &[Column],
+    logits: usize,
+    output: &wgpu::Buffer,
+    build: impl FnOnce(&mut Step),
+) -> Vec<f32> {
+    let mut step = Step::new(gpu, shapes.clone(), columns.len()).unwrap();
+    build(&mut step);
+    let mut encoder = gpu.device.create_command_encoder(&Default::default());
+    step.encode(&mut encoder, columns, logits);
+    let size = output.size();
+    let staging = gpu.buffer("staging", size, wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST).unwrap();
+    encoder.copy_buffer_to_buffer(output, 0, &staging, 0, Some(size));
+    gpu.queue.submit([encoder.finish()]);
+    block_on(gpu.read(&staging, size as usize / 4)).unwrap()
+}
+
+fn assert_close(got: &[f32], expected: &[f32], what: &str) {
+    assert!(got.len() >= expected.len(), "{what}: {} values, expected {}", got.len(), expected.len());
+    let scale = expected.iter().fold(1f32, |m, v| m.max(v.abs()));
+    for (i, (got, expected)) in got.iter().zip(expected).enumerate() {
+        // Written so that NaN fails.
+        let close = (got - expected).abs() <= TOLERANCE * scale;
+        assert!(close, "{what}: value {i} is {got}, expected {expected} (largest {scale})");
+    }
+}
+
+/// d_model, heads, ffn, vocab, columns, logits.
+const SHAPES: [(usize, usize, usize, usize, usize, usize); 7] = [
+    (64, 4, 256, 512, 1, 1),
+    (64, 1, 40, 37, 2, 2),
+    (48, 3, 72, 101, 3, 1),
+    (128, 1, 520, 1031, 7, 5),
+    (256, 2, 1000, 259, 9, 9),
+    (64, 4, 256, 97, 33, 16),
+    (40, 5, 64, 50, 129, 3),
+];
+
+fn context(columns: usize, vocab: usize) -> Vec<Column> {
+    (0..columns).map(|i| Column::context(((i * 31 + 7) % vocab) as u32, i)).collect()
+}
+
+#[test]
+fn every_kernel_matches_the_reference() {
+    for (name, gpu) in variants() {
+        for (case, &(d, heads, ffn, vocab, count, logits)) in SHAPES.iter().enumerate() {
+            for kv in [Kv::F16, Kv::F32] {
+                let what = |kernel: &str| format!("{kernel} on {name}, case {case}, {kv:?}");
+                check_kernels(&gpu, &config(1, d, heads, ffn, vocab), count, logits, kv, case as u32, &what);
+            }
+        }
+    }
+}
+
+/// All kernels of one layer, each fed random inputs of its own.
+fn check_kernels(
+    gpu: &Gpu,
+    config: &Config,
+    count: usize,
+    logits: usize,
+    kv: Kv,
+    seed: u32,
+    what: &dyn Fn(&str) -> String,
+) {
+    let (d, ffn, vocab, head_dim) = (config.d_model, config.ffn_dim, config.vocab_size, config.head_dim());
+    let capacity = count + 3;
+    let folder = random_folder(config, seed + 1);
+    let checkpoint = block_on(Checkpoint::open(&folder, config)).unwrap();
+    let reference = block_on(Reference::load(config, &checkpoint, capacity, kv, &mut |_| {})).unwrap();
+    let weights = block_on(Weights::load(gpu, config, &checkpoint, &mut |_| {})).unwrap();
+    let (layer, cpu) = (&weights.layers[0], &reference.layers[0]);
+    let shapes = Shapes::new(config, capacity, kv);
+    let columns = context(count, vocab);
+    let run = |output: &wgpu::Buffer, build: &dyn Fn(&mut Step)| {
+        run(gpu, &shapes, &columns, logits, output, |step| build(step))
+    };
+    let mut random = Values(seed + 77);
+    let inputs = random.many(count * d);
+    let rows = |values: &[f32], width: usize, each: &dyn Fn(&[f32]) -> Vec<f32>| -> Vec<f32> {
+        values.chunks_exact(width).flat_map(each).collect()
+    };
+    let upload = |values: &[f32]| gpu.upload("input", values).unwrap();
+    // Poison: a value that no kernel writes must not pass for a result.
+    let output = |n: usize| upload(&vec![f32::NAN; n]);
+    let input = upload(&inputs);
+
+    let positions = sinusoids(capacity, d);
+    let expected: Vec<f32> = columns.iter().flat_map(|c| reference.embedded(c)).collect();
+    let out = output(count * d);
+    let table = upload(&positions);
+    assert_close(&run(&out, &|step| step.embed(&weights.embedding, &table, &out)), &expected, &what("embed"));
+
+    let out = output(count * d);
+    let expected = rows(&inputs, d, &|x| cpu.attention_norm.apply(x));
+    assert_close(&run(&out, &|step| step.norm(&input, &layer.attention_norm, &out)), &expected, &what("norm"));
+
+    let out = output(logits * d);
+    let expected = rows(&inputs[(count - logits) * d..], d, &|x| reference.final_norm.apply(x));
+    assert_close(&run(&out, &|step| step.norm_last(&input, &weights.final_norm, &out)), &expected, &what("norm_last"));
+
+    let out = output(count * ffn);
+    let expected = rows(&inputs, d, &|x| cpu.fc1.apply(x).into_iter().map(gelu).collect());
+    assert_close(&run(&out, &|step| step.gelu(&input, &layer.fc1, &out)), &expected, &what("gelu"));
+
+    let (inner, before) = (random.many(count * ffn), random.many(count * d));
+    let (inner_buffer, out) = (upload(&inner), upload(&before));
+    let product = rows(&inner, ffn, &|x| cpu.fc2.apply(x));
+    let expected: Vec<f32> = product.iter().zip(&before).map(|(a, b)| a + b).collect();
+    assert_close(&run(&out, &|step| step.residual(&inner_buffer, &layer.fc2, &out)), &expected, &what("residual"));
+
+    let stride = vocab.next_multiple_of(32);
+    let out = output(logits * stride);
+    let got = run(&out, &|step| step.logits(&input, &weights.embedding, &out));
+    for (i, x) in inputs.chunks_exact(d).take(logits).enumerate() {
+        assert_close(&got[i * stride..][..vocab], &reference.head(x), &what("logits"));
+    }
+
+    // Keys and values of a whole context, as the cache holds them: [head, capacity, head dim].
+    let cache = || gpu.upload("cache", &vec![0u8; capacity * d * kv.bytes()]).unwrap();
+    let (keys, values, q) = (cache(), cache(), output(count * d));
+    let expected =
+        rows(&inputs, d, &|x| cpu.query.apply(x).into_iter().map(|q| q * (head_dim as f32).powf(-0.5)).collect());
+    let qkv = |step: &mut Step| step.qkv(&input, &layer.qkv, &q, &keys, &values);
+    assert_close(&run(&q, &qkv), &expected, &what("queries"));
+    for (buffer, linear, part) in [(&keys, &cpu.key, "keys"), (&values, &cpu.value, "values")] {
+        let raw = run(buffer, &qkv);
+        let got = unpack(&raw, kv);
+        for (row, x) in inputs.chunks_exact(d).enumerate() {
+            let expected = stored(kv, linear.apply(x));
+            for head in 0..config.heads {
+                let at = (head * capacity + row) * head_dim;
+                let (got, expected) = (&got[at..at + head_dim], &expected[head * head_dim..][..head_dim]);
+                // One rounding step of fp16 where the sums differ in their last bits.
+                let tolerance = if kv == Kv::F16 { 2e-3 } else { TOLERANCE * 4.0 };
+                let close = got.iter().zip(expected).all(|(g, e)| (g - e).abs() <= tolerance * e.abs().max(1.0));
+                assert!(close, "{}: row {row}, head {head}: {got:?}, expected {expected:?}", what(part));
+            }
+        }
+    }
+
+    check_attention(gpu, config, capacity, kv, &mut random, what);
+}
+
+/// Scores and values together, over a shared prefix with ragged tails.
+fn check_attention(
+    gpu: &Gpu,
+    config: &Config,
+    capacity: usize,
+    kv: Kv,
+    random: &mut Values,
+    what: &dyn Fn(&str) -> String,
+) {
+    let (d, head_dim, heads) = (config.d_model, config.head_dim(), config.heads);
+    let column = |prefix: usize, tail_start: usize, tail_len: usize| Column {
+        token: 0,
+        position: (prefix + tail_len - 1) as u32,
+        row: 0,
+        prefix: prefix as u32,
+        tail_start: tail_start as u32,
+        tail_len: tail_len as u32,
+    };
+    let shared = capacity / 2;
+    let columns = [
+        column(1, 0, 0),
+        column(capacity, 0, 0),
+        column(shared, shared, 1),
+        column(shared, shared + 1, capacity - shared - 1),
+        column(shared, capacity - 1, 1),
+    ];
+    let queries = random.many(columns.len() * d);
+    let (keys, values) = (stored(kv, random.many(capacity * d)), stored(kv, random.many(capacity * d)));
+    let cached = |rows: &[f32]| {
+        let mut by_head = Vec::with_capacity(rows.len());
+        for head in 0..heads {
+            for row in rows.chunks_exact(d) {
+                by_head.extend_from_slice(&row[head * head_dim..][..head_dim]);
+            }
+        }
+        match kv {
+            Kv::F32 => gpu.upload("cache", &by_head).unwrap(),
+            Kv::F16 => {
+                gpu.upload("cache", &by_head.iter().map(|v| f16::from_f32(*v).to_bits()).collect::<Vec<_>>()).unwrap()
+            }
+        }
+    };
+    let (key_cache, value_cache) = (cached(&keys), cached(&values));
+    let q = gpu.upload("q", &queries).unwrap();
+    let scores = gpu.storage("scores", (columns.len() * heads * capacity * 4) as u64).unwrap();
+    let out = gpu.upload("out", &vec![f32::NAN; columns.len() * d]).unwrap();
+    let got = run(gpu, &Shapes::new(config, capacity, kv), &columns, 1, &out, |step| {
+        step.scores(&q, &key_cache, &scores);
+        step.values(&scores, &value_cache, &out);
+    });
+    let expected: Vec<f32> = columns
+        .iter()
+        .zip(queries.chunks_exact(d))
+        .flat_map(|(column, query)| {
+            let head =
+                |head: usize| attend(column, &query[head * head_dim..][..head_dim], &keys, &values, d, head * head_dim);
+            (0..heads).flat_map(head).collect::<Vec<f32>>()
+        })
+        .collect();
+    assert_close(&got, &expected, &what("attention"));
+}
+
+fn unpack(raw: &[f32], kv: Kv) -> Vec<f32> {
+    match kv {
+        Kv::F32 => raw.to_vec(),
+        Kv::F16 => bytemuck::cast_slice::<f32, f16>(raw).iter().map(|h| h.to_f32()).collect(),
+    }
+}
+
+/// 6B's width, one layer of it and the full head: the widest matrices and the only model whose head must be split
+/// on an adapter with 128 MiB bindings.
+#[test]
+fn one_layer_at_the_shapes_of_6b() {
+    let config = config(1, 4096, 32, 16384, 50518);
+    let folder = random_folder(&config, 5);
+    let checkpoint = block_on(Checkpoint::open(&folder, &config)).unwrap();
+    let mut reference = block_on(Reference::load(&config, &checkpoint, 4, Kv::F32, &mut |_| {})).unwrap();
+    let gpu = block_on(Gpu::open(&GpuOptions { max_binding_bytes: Some(128 << 20), ..Default::default() })).unwrap();
+    let mut plan = block_on(super::Plan::load(&gpu, &config, &checkpoint, 4, Kv::F32, &mut |_| {})).unwrap();
+    let columns: Vec<Column> = [2, 50517, 17].into_iter().enumerate().map(|(i, id)| Column::context(id, i)).collect();
+    let got = block_on(plan.forward(&columns[..2], 1)).unwrap();
+    assert_close(&got[0], &reference.forward(&columns[..2], 1)[0], "6B layer, two tokens");
+    let got = block_on(plan.forward(&columns[2..], 1)).unwrap();
+    assert_close(&got[0], &reference.forward(&columns[2..], 1)[0], "6B layer, third token");
+}
+
+#[test]
+fn an_adapter_too_small_is_refused_with_numbers() {
+    let config = config(1, 512, 8, 2048, 512);
+    let folder = random_folder(&config, 5);
+    let checkpoint = block_on(Checkpoint::open(&folder, &config)).unwrap();
+    let gpu = block_on(Gpu::open(&GpuOptions { max_binding_bytes: Some(100_000), ..Default::default() })).unwrap();
+    let error =
+        block_on(super::Plan::load(&gpu, &config, &checkpoint, 16, Kv::F16, &mut |_| {})).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "layers.0.fc2.weight (one block of 32 rows, a binding, bytes) needs 131072, this adapter allows 100000"
+    );
+}
+
+#[test]
+fn a_lost_device_is_an_error_and_stays_one() {
+    let config = config(1, 64, 4, 256, 512);
+    let folder = random_folder(&config, 5);
+    let checkpoint = block_on(Checkpoint::open(&folder, &config)).unwrap();
+    let gpu = block_on(Gpu::open(&GpuOptions::default())).unwrap();
+    let mut plan = block_on(super::Plan::load(&gpu, &config, &checkpoint, 16, Kv::F16, &mut |_| {})).unwrap();
+    let columns = [Column::context(2, 0)];
+    assert!(block_on(plan.forward(&columns, 1)).is_ok());
+    gpu.device.destroy();
+    for _ in 0..2 {
+        let error = block_on(plan.forward(&columns, 1)).unwrap_err();
+        assert!(matches!(error, crate::Error::DeviceLost { .. }), "{error}");
+    }
+}
