@@ -33,7 +33,6 @@ pub fn open(model: &cli::Model, device: &cli::Device, global: &Global) -> Result
             Kv::F16 => incoder::Kv::F16,
             Kv::F32 => incoder::Kv::F32,
         },
-        ..LoadOptions::default()
     };
     let name = match &on {
         Device::Gpu(gpu) => format!("{} ({})", gpu.report().name, gpu.report().backend),

@@ -60,7 +60,9 @@ impl From<incoder::Error> for Failure {
             E::Cancelled => return Self::interrupted("stopped before the first token"),
             _ => RUNTIME,
         };
-        Self { code, message: error.to_string() }
+        // The crate speaks of its option; here it has a flag's name.
+        let message = error.to_string().replace("allow sentinels", "give --allow-sentinels");
+        Self { code, message }
     }
 }
 

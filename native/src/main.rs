@@ -79,6 +79,7 @@ fn log_to_stderr(verbose: u8) {
         1 => Targets::new().with_target("incoder", LevelFilter::INFO),
         _ => Targets::new().with_target("incoder", LevelFilter::TRACE).with_default(LevelFilter::INFO),
     };
-    let format = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false).without_time();
+    let format = tracing_subscriber::fmt::layer().with_target(false).without_time();
+    let format = format.with_writer(std::io::stderr).with_ansi(console::colors_enabled_stderr());
     tracing_subscriber::registry().with(format.with_filter(targets)).init();
 }

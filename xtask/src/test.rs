@@ -6,8 +6,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
-/// Kernel tests by name: they run again on subgroups of other widths.
-const KERNEL_TESTS: &str = "test(kernel)";
+/// Tests whose name has one of these run again on subgroups of other widths: the kernels, and a whole small model.
+const KERNEL_TESTS: [&str; 2] = ["kernel", "tiny_sequences"];
 
 /// What passed and failed so far: tests by the runners' own count, a check without tests as one.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -51,12 +51,14 @@ pub fn test(own_gpu: bool) -> Result<(), String> {
     }
     run.tests(tests, Skips::Count);
     if nextest {
-        run.tests(cargo(&["test", "--locked", "--doc", "--package", "incoder"]), Skips::Count);
+        run.tests(cargo(&["test", "--locked", "--workspace", "--doc"]), Skips::Count);
     }
     for width in widths {
         let mut tests = cargo(whole);
-        tests.args(["--locked", "--package", "incoder", "--no-fail-fast"]);
-        tests.args(if nextest { ["-E", KERNEL_TESTS].as_slice() } else { &["kernel"] });
+        // The whole workspace, though they are all in one package: with fewer packages cargo would pick other
+        // features of the dependencies, and build them all again.
+        tests.args(["--locked", "--workspace", "--no-fail-fast"]);
+        tests.arg("--").args(KERNEL_TESTS);
         tests.envs(adapter.iter().cloned()).env("LP_NATIVE_VECTOR_WIDTH", width);
         run.tests(tests, Skips::Ignore);
     }
