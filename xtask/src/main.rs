@@ -1,1 +1,42 @@
-fn main() {}
+//! `cargo xtask setup | demo | test`: everything a stranger or CI runs. Plain std and child processes.
+
+mod demo;
+mod licences;
+mod run;
+mod setup;
+mod test;
+mod vulkan;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+cargo xtask setup          install or name what building and running needs
+cargo xtask demo           set up, build, and fill a hole in a source file with the demo model
+cargo xtask test [--gpu]   set up and run every check and test, on lavapipe (--gpu: on this machine's own GPU)";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    // Everything runs from the repository's root, wherever it was called.
+    if let Err(error) = std::env::set_current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")) {
+        eprintln!("xtask: the repository's root is gone: {error}");
+        return ExitCode::FAILURE;
+    }
+    let done = match args[..] {
+        ["setup"] => setup::everything(),
+        ["demo"] => demo::demo(),
+        ["test"] => test::test(false),
+        ["test", "--gpu"] => test::test(true),
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

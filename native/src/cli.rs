@@ -1,0 +1,297 @@
+//! The command line: what can be said, and what it means. Names follow llama.cpp's where it has one.
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    done
+  1    something failed while running (a write, the GPU)
+  2    the command or its input is wrong
+  3    no suitable GPU
+  4    the model cannot be used
+  130  stopped with Ctrl-C; what there was has been printed
+
+Meta's InCoder weights are licensed CC-BY-NC 4.0 (no commercial use). They are not part of this program.";
+
+/// Fill holes in code, and continue it, with InCoder models on any GPU.
+#[derive(Debug, Parser)]
+#[command(name = "incoder", version, after_help = EXIT_CODES, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// List the GPUs and exit (the same as `incoder devices`)
+    #[arg(long, global = true, display_order = 1000)]
+    pub list_devices: bool,
+    /// Print one JSON object on stdout instead of text
+    #[arg(long, global = true, display_order = 1000)]
+    pub json: bool,
+    /// No progress and no notes on stderr
+    #[arg(short, long, global = true, display_order = 1000, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Say on stderr what is being done; twice: in detail
+    #[arg(short, long, global = true, display_order = 1000, action = ArgAction::Count)]
+    pub verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Continue a text from left to right
+    Generate(Generate),
+    /// Fill the holes of a file
+    Infill(Infill),
+    /// Log probability of every token of a text
+    Score(Score),
+    /// Text to token ids
+    Tokenize(Tokenize),
+    /// Token ids to text
+    Detokenize(Detokenize),
+    /// List the GPUs, their limits, and whether the 1B and 6B models fit
+    Devices,
+    /// Print the completion script of a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct Generate {
+    #[command(flatten)]
+    pub model: Model,
+    #[command(flatten)]
+    pub device: Device,
+    #[command(flatten)]
+    pub prompt: Prompt,
+    #[command(flatten)]
+    pub decoding: Decoding,
+    /// At most this many new tokens
+    #[arg(short = 'n', long, visible_aliases = ["predict", "n-predict"], value_name = "N", default_value_t = 128, value_parser = positive())]
+    pub max_tokens: usize,
+    /// This many candidates, from one reading of the prompt
+    #[arg(long = "n", value_name = "K", default_value_t = 1, value_parser = positive())]
+    pub candidates: usize,
+    /// Do not stop at <|endoftext|>
+    #[arg(long)]
+    pub ignore_eos: bool,
+    /// Stop before this text; may be given more than once
+    #[arg(long, value_name = "TEXT")]
+    pub stop: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Infill {
+    /// The file to fill, `-` for stdin; every marker in it is a hole
+    #[arg(value_name = "FILE", conflicts_with_all = ["parts", "prefix_file", "suffix_file"])]
+    pub file: Option<PathBuf>,
+    #[command(flatten)]
+    pub model: Model,
+    #[command(flatten)]
+    pub device: Device,
+    /// What marks a hole in FILE
+    #[arg(long, value_name = "TEXT", default_value = "<infill>")]
+    pub marker: String,
+    /// Fill at this place of FILE instead (both count from 1, columns in characters); may be given more than once
+    #[arg(long, value_name = "LINE:COL", requires = "file", conflicts_with = "marker")]
+    pub at: Vec<crate::split::Position>,
+    /// The text before the hole
+    #[arg(long, value_name = "FILE", requires = "suffix_file", conflicts_with = "parts")]
+    pub prefix_file: Option<PathBuf>,
+    /// The text after the hole
+    #[arg(long, value_name = "FILE", requires = "prefix_file", conflicts_with = "parts")]
+    pub suffix_file: Option<PathBuf>,
+    /// A JSON array of the texts around the holes (`-` for stdin)
+    #[arg(long, value_name = "FILE")]
+    pub parts: Option<PathBuf>,
+    /// Write the filled text back to FILE
+    #[arg(short, long, requires = "file")]
+    pub in_place: bool,
+    /// Print a unified diff instead of the filled text
+    #[arg(long, requires = "file", conflicts_with = "json")]
+    pub diff: bool,
+    #[command(flatten)]
+    pub decoding: Decoding,
+    /// At most this many new tokens in a hole
+    #[arg(short = 'n', long, visible_aliases = ["predict", "n-predict"], value_name = "N", default_value_t = 128, value_parser = positive())]
+    pub max_tokens: usize,
+    /// Try this often until every hole was ended by the model
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = positive())]
+    pub retries: usize,
+    /// Do not put one more mask sentinel after the last part
+    #[arg(long)]
+    pub no_extra_sentinel: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Score {
+    #[command(flatten)]
+    pub model: Model,
+    #[command(flatten)]
+    pub device: Device,
+    #[command(flatten)]
+    pub prompt: Prompt,
+    /// Also the K likeliest next tokens after every token
+    #[arg(long, value_name = "K", default_value_t = 0)]
+    pub top_logprobs: usize,
+    /// Take mask sentinels in the text as sentinels
+    #[arg(long)]
+    pub allow_sentinels: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Tokenize {
+    #[command(flatten)]
+    pub model: Model,
+    /// The text itself (left out: stdin)
+    #[arg(short, long, value_name = "TEXT", conflicts_with = "file")]
+    pub prompt: Option<String>,
+    /// A file with the text, `-` for stdin
+    #[arg(short, long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Do not begin with <|endoftext|>
+    #[arg(long)]
+    pub no_bos: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Detokenize {
+    #[command(flatten)]
+    pub model: Model,
+    /// Token ids with commas or blanks between them (left out: stdin)
+    #[arg(long, value_name = "IDS", value_parser = crate::input::parse_ids)]
+    pub ids: Option<Ids>,
+    /// Leave special tokens out of the text
+    #[arg(long)]
+    pub skip_special: bool,
+}
+
+/// Token ids given as one argument. (A type of its own: clap would read a plain `Vec` as one value each.)
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ids(pub Vec<u32>);
+
+#[derive(Debug, Args)]
+pub struct Model {
+    /// Model folder: config.json, tokenizer.json and safetensors (left out: the small demo model in this program)
+    ///
+    /// InCoder's own weights are CC-BY-NC 4.0: no commercial use. They are not part of this program.
+    #[arg(short = 'm', long = "model", value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct Device {
+    /// Which GPU: its number or a part of its name from `incoder devices`; `cpu` for the slow reference
+    #[arg(short = 'd', long = "device", value_name = "DEVICE")]
+    pub select: Option<String>,
+    /// Number format of the KV cache
+    #[arg(long, value_enum, default_value_t = Kv::F16)]
+    pub kv: Kv,
+    /// Tokens that the context holds (left out: what the model was trained on)
+    #[arg(short, long, value_name = "N", value_parser = positive())]
+    pub ctx_size: Option<usize>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Kv {
+    F16,
+    F32,
+}
+
+#[derive(Debug, Args)]
+pub struct Prompt {
+    /// The text itself
+    #[arg(short, long, value_name = "TEXT", conflicts_with_all = ["file", "ids"])]
+    pub prompt: Option<String>,
+    /// A file with the text, `-` for stdin
+    #[arg(short, long, value_name = "FILE", conflicts_with = "ids")]
+    pub file: Option<PathBuf>,
+    /// Token ids instead of a text, with commas between them
+    #[arg(long, value_name = "IDS", value_parser = crate::input::parse_ids)]
+    pub ids: Option<Ids>,
+}
+
+#[derive(Debug, Args)]
+pub struct Decoding {
+    /// Temperature; 0 takes the likeliest token always
+    #[arg(long, visible_alias = "temperature", value_name = "T", default_value_t = 0.2, value_parser = at_least_zero)]
+    pub temp: f64,
+    /// Keep the likeliest tokens up to this total probability
+    #[arg(long, value_name = "P", default_value_t = 0.95, value_parser = probability)]
+    pub top_p: f64,
+    /// Keep this many of the likeliest tokens; 0 keeps all
+    #[arg(long, value_name = "K", default_value_t = 50)]
+    pub top_k: usize,
+    /// Divide the logits of tokens already in the text by this
+    #[arg(long, value_name = "R", default_value_t = 1.0, value_parser = above_zero)]
+    pub repeat_penalty: f64,
+    /// The same seed gives the same text on the same GPU (left out: a new one every time)
+    #[arg(short, long)]
+    pub seed: Option<u64>,
+    /// Take mask sentinels in the text as sentinels, and let them be generated
+    #[arg(long)]
+    pub allow_sentinels: bool,
+    /// Do not complete the token that the cursor is in
+    #[arg(long)]
+    pub no_heal: bool,
+}
+
+fn positive() -> impl clap::builder::TypedValueParser<Value = usize> {
+    use clap::builder::TypedValueParser as _;
+    clap::builder::RangedU64ValueParser::<u64>::new().range(1..=u64::from(u32::MAX)).map(|n: u64| n as usize)
+}
+
+fn number(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if value.is_finite() => Ok(value),
+        _ => Err("not a number".into()),
+    }
+}
+
+fn at_least_zero(text: &str) -> Result<f64, String> {
+    number(text).and_then(|v| if v >= 0.0 { Ok(v) } else { Err("must be 0 or more".into()) })
+}
+
+fn above_zero(text: &str) -> Result<f64, String> {
+    number(text).and_then(|v| if v > 0.0 { Ok(v) } else { Err("must be more than 0".into()) })
+}
+
+fn probability(text: &str) -> Result<f64, String> {
+    number(text).and_then(|v| if v > 0.0 && v <= 1.0 { Ok(v) } else { Err("must be more than 0 and at most 1".into()) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn short_and_long_n_are_two_things() {
+        let cli = Cli::parse_from(["incoder", "generate", "--ids", "2,17, 99", "-n", "24", "--n", "4"]);
+        let Some(Command::Generate(generate)) = cli.command else { panic!("not generate") };
+        assert_eq!((generate.max_tokens, generate.candidates), (24, 4));
+        assert_eq!(generate.prompt.ids, Some(Ids(vec![2, 17, 99])));
+    }
+
+    #[test]
+    fn refuses_values_out_of_range() {
+        for args in [
+            ["generate", "--temp", "-1"],
+            ["generate", "--temp", "nan"],
+            ["generate", "--top-p", "0"],
+            ["generate", "--top-p", "1.5"],
+            ["generate", "--repeat-penalty", "0"],
+            ["generate", "-n", "0"],
+            ["generate", "--n", "0"],
+            ["generate", "--ids", "2,x"],
+            ["generate", "--ids", "-5"],
+            ["infill", "--at", "0:1"],
+        ] {
+            assert!(Cli::try_parse_from(["incoder"].iter().chain(&args)).is_err(), "{args:?}");
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! One file a command.
+
+pub mod devices;
+pub mod generate;
+pub mod infill;
+pub mod score;
+pub mod tokenize;
+
+use crate::cli::{Decoding, Prompt};
+use crate::failure::{Failure, Result};
+use crate::input;
+use incoder::{Sampling, Sentinels};
+use std::path::Path;
+
+/// How tokens are chosen, from the flags.
+fn sampling(flags: &Decoding) -> Sampling {
+    let seed = flags.seed.unwrap_or_else(new_seed);
+    tracing::info!("seed {seed}");
+    Sampling {
+        temperature: flags.temp,
+        top_k: flags.top_k,
+        top_p: flags.top_p,
+        repetition_penalty: flags.repeat_penalty,
+        seed,
+    }
+}
+
+/// Another seed every time, short enough to be typed again.
+fn new_seed() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::from(now.subsec_nanos() ^ std::process::id().rotate_left(16))
+}
+
+fn sentinels(allow: bool) -> Sentinels {
+    if allow { Sentinels::Allow } else { Sentinels::Refuse }
+}
+
+/// A prompt as it was given: exactly one of text, file and ids.
+enum Given<'a> {
+    Text(String),
+    Ids(&'a [u32]),
+}
+
+fn prompt(flags: &Prompt) -> Result<Given<'_>> {
+    match (&flags.prompt, &flags.file, &flags.ids) {
+        (Some(text), _, _) => Ok(Given::Text(text.clone())),
+        (_, Some(path), _) => Ok(Given::Text(input::read_text(path)?)),
+        (_, _, Some(ids)) => Ok(Given::Ids(&ids.0)),
+        _ => Err(Failure::usage("no prompt: give -p TEXT, -f FILE (- for stdin) or --ids IDS")),
+    }
+}
+
+/// -p, -f or, without either, stdin.
+fn text(prompt: Option<&str>, file: Option<&Path>) -> Result<String> {
+    match prompt {
+        Some(text) => Ok(text.to_owned()),
+        None => input::read_text(file.unwrap_or(Path::new("-"))),
+    }
+}

@@ -1,0 +1,37 @@
+//! `incoder score`: how probable the model finds a text, token by token.
+
+use super::Given;
+use crate::failure::Result;
+use crate::terminal::{Interrupt, Output};
+use crate::{Global, cli, engine, report};
+use std::fmt::Write;
+
+pub fn run(args: &cli::Score, global: &Global) -> Result<()> {
+    let given = super::prompt(&args.prompt)?;
+    let interrupt = Interrupt::install()?;
+    let mut engine = engine::open(&args.model, &args.device, global)?;
+    let ids = match given {
+        Given::Text(text) => engine.tokenizer.encode(&text, super::sentinels(args.allow_sentinels))?,
+        Given::Ids(ids) => ids.to_vec(),
+    };
+    interrupt.generating();
+    let score = incoder::score(&mut engine.session, &ids, args.top_logprobs, &interrupt.cancel);
+    let score = pollster::block_on(score)?;
+    let mut output = Output::new(&interrupt.cancel);
+    if global.json {
+        output.exact(&report::line(&score)?);
+    } else {
+        let mut table = String::new();
+        for (id, logprob) in score.ids.iter().zip(&score.logprobs) {
+            let logprob = logprob.map_or("-".into(), |l| format!("{l:.4}"));
+            let piece = engine.tokenizer.piece(*id).unwrap_or_default();
+            let _ = writeln!(table, "{logprob:>10}  {id:>6}  {piece}");
+        }
+        if let (Some(sum), Some(mean)) = (score.sum, score.mean) {
+            let _ = writeln!(table, "sum {sum:.4}  mean {mean:.4}  perplexity {:.3}", (-mean).exp());
+        }
+        output.given(&table);
+    }
+    output.finish()?;
+    interrupt.result()
+}

@@ -1,0 +1,78 @@
+//! A model on a device, ready to be asked: what every command that computes begins with.
+
+use crate::cli::{self, Kv};
+use crate::failure::{Failure, NO_GPU, Result};
+use crate::terminal::{Loading, note};
+use crate::{Global, model_folder};
+use incoder::{Config, Device, Error, Folder, Gpu, GpuOptions, LoadOptions, Session, Tokenizer};
+
+/// tokenizer.json of a vocabulary of 50,000 has 2 MB; anything near this is not one.
+const MAX_TOKENIZER_BYTES: u64 = 64 << 20;
+
+pub struct Engine {
+    pub session: Session,
+    pub tokenizer: Tokenizer,
+}
+
+/// Opens the model and the device. Files are looked at first, so that a wrong folder costs no time on the GPU.
+pub fn open(model: &cli::Model, device: &cli::Device, global: &Global) -> Result<Engine> {
+    let folder = model_folder::open(model.dir.as_deref())?;
+    let tokenizer = tokenizer(folder.as_ref())?;
+    let config = Config::from_json(&pollster::block_on(folder.text("config.json", 1 << 20))?)?;
+    if tokenizer.vocab_size() > config.vocab_size {
+        let (ids, rows) = (tokenizer.vocab_size(), config.vocab_size);
+        return Err(Failure::model(format!(
+            "tokenizer.json has {ids} ids, config.json says vocab_size {rows}: they are not of one model"
+        )));
+    }
+    let is_demo = model.dir.is_none();
+    let on = choose(device.select.as_deref(), is_demo, global.quiet)?;
+    let options = LoadOptions {
+        context: device.ctx_size,
+        kv: match device.kv {
+            Kv::F16 => incoder::Kv::F16,
+            Kv::F32 => incoder::Kv::F32,
+        },
+    };
+    let name = match &on {
+        Device::Gpu(gpu) => format!("{} ({})", gpu.report().name, gpu.report().backend),
+        _ => "the CPU".to_owned(),
+    };
+    let which = model.dir.as_ref().map_or("the demo model".to_owned(), |dir| dir.display().to_string());
+    tracing::info!("{which}, {:.1}M parameters, on {name}", config.parameters() as f64 / 1e6);
+    let mut bar = Loading::new(global.quiet);
+    let mut on_progress = |p: incoder::Progress| bar.update(2 * p.done, 2 * p.total);
+    let session = pollster::block_on(Session::load(folder.as_ref(), &on, &options, &mut on_progress))?;
+    Ok(Engine { session, tokenizer })
+}
+
+/// The tokenizer alone: for the commands that need no weights.
+pub fn open_tokenizer(model: &cli::Model) -> Result<Tokenizer> {
+    tokenizer(model_folder::open(model.dir.as_deref())?.as_ref())
+}
+
+fn tokenizer(folder: &dyn Folder) -> Result<Tokenizer> {
+    Ok(Tokenizer::from_json(&pollster::block_on(folder.text("tokenizer.json", MAX_TOKENIZER_BYTES))?)?)
+}
+
+/// The device that was asked for, or the best GPU. With no GPU at all the demo model still runs, on the CPU; a real
+/// model would take minutes a token there, so that has to be asked for.
+fn choose(select: Option<&str>, is_demo: bool, quiet: bool) -> Result<Device> {
+    if select.is_some_and(|name| name.eq_ignore_ascii_case("cpu")) {
+        note(quiet, "computing on the CPU with the plain reference: right, and slow");
+        return Ok(Device::Cpu);
+    }
+    let options = GpuOptions { adapter: select.map(String::from), ..GpuOptions::default() };
+    match pollster::block_on(Gpu::open(&options)) {
+        Ok(gpu) => Ok(Device::Gpu(gpu)),
+        Err(Error::NoAdapter { .. }) if select.is_none() && is_demo => {
+            note(quiet, "no GPU found: computing on the CPU with the plain reference, which is slow");
+            Ok(Device::Cpu)
+        }
+        Err(Error::NoAdapter { reason }) if select.is_some() => {
+            let message = format!("no such GPU: {reason}; `incoder devices` lists them, and `-d cpu` is always there");
+            Err(Failure { code: NO_GPU, message })
+        }
+        Err(error) => Err(error.into()),
+    }
+}

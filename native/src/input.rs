@@ -1,0 +1,91 @@
+//! What the user hands in: prompt texts from an argument, a file or stdin, token ids, parts.json.
+
+use crate::cli::Ids;
+use crate::failure::{Failure, Result};
+use std::io::Read;
+use std::path::Path;
+
+/// The bytes of a file, or of stdin where the path is `-`.
+pub fn read_bytes(path: &Path) -> Result<Vec<u8>> {
+    let name = name_of(path);
+    if is_stdin(path) {
+        let mut bytes = Vec::new();
+        std::io::stdin().lock().read_to_end(&mut bytes).map_err(|e| Failure::usage(format!("{name}: {e}")))?;
+        return Ok(bytes);
+    }
+    std::fs::read(path).map_err(|e| Failure::usage(format!("{name}: {e}")))
+}
+
+/// The text of a file, or of stdin where the path is `-`. What is not UTF-8 is refused: the model's tokens are text.
+pub fn read_text(path: &Path) -> Result<String> {
+    String::from_utf8(read_bytes(path)?).map_err(|e| {
+        let at = e.utf8_error().valid_up_to();
+        Failure::usage(format!("{} is not UTF-8: byte {} begins no character", name_of(path), at + 1))
+    })
+}
+
+pub fn is_stdin(path: &Path) -> bool {
+    path == Path::new("-")
+}
+
+/// What to call a file in a message.
+pub fn name_of(path: &Path) -> String {
+    if is_stdin(path) { "stdin".into() } else { path.display().to_string() }
+}
+
+/// Token ids with commas or blanks between them.
+pub fn parse_ids(text: &str) -> std::result::Result<Ids, String> {
+    let words = text.split(|c: char| c == ',' || c.is_whitespace()).filter(|word| !word.is_empty());
+    let read = |word: &str| word.parse::<u32>().map_err(|_| format!("{word:?} is not a token id"));
+    let ids: std::result::Result<Vec<u32>, String> = words.map(read).collect();
+    ids.map(Ids)
+}
+
+/// parts.json: an array of strings, or an object that has one under "parts" (as `incoder infill --json` prints).
+pub fn read_parts(path: &Path) -> Result<Vec<String>> {
+    #[derive(serde::Deserialize)]
+    #[serde(untagged)]
+    enum File {
+        Parts(Vec<String>),
+        Object { parts: Vec<String> },
+    }
+    let text = read_text(path)?;
+    let problem = |what: String| Failure::usage(format!("{}: {what}", name_of(path)));
+    let value: serde_json::Value = serde_json::from_str(&text).map_err(|e| problem(format!("wrong JSON: {e}")))?;
+    let parts = match serde_json::from_value(value) {
+        Ok(File::Parts(parts) | File::Object { parts }) => parts,
+        Err(_) => return Err(problem("expected a JSON array of strings".into())),
+    };
+    if parts.is_empty() {
+        return Err(problem("the array of parts is empty".into()));
+    }
+    Ok(parts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_take_commas_and_blanks() {
+        assert_eq!(parse_ids("2,17,99"), Ok(Ids(vec![2, 17, 99])));
+        assert_eq!(parse_ids(" 2, 17\n99,\n"), Ok(Ids(vec![2, 17, 99])));
+        assert_eq!(parse_ids(""), Ok(Ids(vec![])));
+        assert_eq!(parse_ids("2,-1"), Err("\"-1\" is not a token id".into()));
+        assert!(parse_ids("4294967296").is_err());
+    }
+
+    #[test]
+    fn parts_as_array_or_object() {
+        let file = |text: &str| {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(file.path(), text).unwrap();
+            read_parts(file.path()).map_err(|e| e.to_string().rsplit_once(": ").unwrap().1.to_owned())
+        };
+        assert_eq!(file(r#"["a", "\r\n"]"#).unwrap(), ["a", "\r\n"]);
+        assert_eq!(file(r#"{"text": "ab", "parts": ["a", "b"]}"#).unwrap(), ["a", "b"]);
+        assert_eq!(file("[]").unwrap_err(), "the array of parts is empty");
+        assert_eq!(file("[1]").unwrap_err(), "expected a JSON array of strings");
+        assert!(file("[").unwrap_err().contains("EOF"));
+    }
+}

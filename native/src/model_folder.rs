@@ -1,0 +1,117 @@
+//! Where the models are: a folder of the user's, or the demo model inside this program.
+
+use crate::failure::{Failure, Result};
+use incoder::checkpoint::{BoxFuture, MemoryFolder};
+use incoder::{Error, Folder, Source};
+use std::fs::File;
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+/// The folder that `-m` names, or the demo model.
+pub fn open(dir: Option<&Path>) -> Result<Box<dyn Folder>> {
+    let Some(dir) = dir else {
+        return Ok(Box::new(demo()));
+    };
+    let problem = |what: &str| Err(Failure::model(format!("{}: {what}", dir.display())));
+    match std::fs::metadata(dir) {
+        Err(e) if e.kind() == ErrorKind::NotFound => problem("no such model folder"),
+        Err(e) => problem(&e.to_string()),
+        Ok(metadata) if !metadata.is_dir() => problem("is a file; -m names the folder that the model is in"),
+        Ok(_) if !dir.join("config.json").is_file() => problem("is not a model folder: it has no config.json"),
+        Ok(_) => Ok(Box::new(Directory { path: dir.to_owned() })),
+    }
+}
+
+/// The demo model: trained by examples/demo-model, part of this repository and of this program.
+fn demo() -> MemoryFolder {
+    const CONFIG: &[u8] = include_bytes!("../../examples/demo-model/weights/config.json");
+    const TOKENIZER: &[u8] = include_bytes!("../../examples/demo-model/weights/tokenizer.json");
+    const WEIGHTS: &[u8] = include_bytes!("../../examples/demo-model/weights/model.safetensors");
+    MemoryFolder::default()
+        .with("config.json", CONFIG)
+        .with("tokenizer.json", TOKENIZER)
+        .with("model.safetensors", WEIGHTS)
+}
+
+struct Directory {
+    path: PathBuf,
+}
+
+impl Folder for Directory {
+    fn open<'a>(&'a self, name: &'a str) -> BoxFuture<'a, incoder::Result<Option<Box<dyn Source>>>> {
+        Box::pin(async move {
+            let failed = |e: std::io::Error| Error::Source { file: name.to_owned(), problem: e.to_string() };
+            let file = match File::open(self.path.join(name)) {
+                Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+                file => file.map_err(failed)?,
+            };
+            let metadata = file.metadata().map_err(failed)?;
+            if !metadata.is_file() {
+                return Err(Error::Source { file: name.to_owned(), problem: "is not a file".into() });
+            }
+            let size = metadata.len();
+            Ok(Some(Box::new(OpenFile { name: name.to_owned(), size, file: Mutex::new(file) }) as Box<dyn Source>))
+        })
+    }
+}
+
+/// A file read by ranges. Ordinary reads and no memory map: a map of a file that another program cuts short ends the
+/// process with a signal, a read ends with an error value.
+struct OpenFile {
+    name: String,
+    size: u64,
+    file: Mutex<File>,
+}
+
+impl Source for OpenFile {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn read<'a>(&'a self, offset: u64, out: &'a mut [u8]) -> BoxFuture<'a, incoder::Result<()>> {
+        Box::pin(async move {
+            let mut file = self.file.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let read = file.seek(SeekFrom::Start(offset)).and_then(|_| file.read_exact(out));
+            read.map_err(|e| Error::Source { file: self.name.clone(), problem: e.to_string() })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(path: &Path) -> String {
+        let failure = open(Some(path)).err().expect("refused");
+        assert_eq!(failure.code, crate::failure::MODEL);
+        failure.to_string()
+    }
+
+    #[test]
+    fn says_what_is_not_a_model_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(refused(folder.path()).ends_with("is not a model folder: it has no config.json"));
+        assert!(refused(&folder.path().join("none")).ends_with("no such model folder"));
+        std::fs::write(folder.path().join("file"), "").unwrap();
+        assert!(refused(&folder.path().join("file")).ends_with("-m names the folder that the model is in"));
+    }
+
+    #[test]
+    fn reads_ranges() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("config.json"), "0123456789").unwrap();
+        let folder = open(Some(folder.path())).map(|f| (f, folder)).unwrap();
+        let source = pollster::block_on(folder.0.open("config.json")).unwrap().unwrap();
+        let mut out = [0; 3];
+        pollster::block_on(source.read(4, &mut out)).unwrap();
+        assert_eq!((&out, source.size()), (b"456", 10));
+        let beyond = pollster::block_on(source.read(8, &mut out)).unwrap_err();
+        assert!(beyond.to_string().starts_with("reading config.json:"), "{beyond}");
+        assert!(pollster::block_on(folder.0.open("tokenizer.json")).unwrap().is_none());
+    }
+}

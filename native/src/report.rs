@@ -1,0 +1,84 @@
+//! The JSON forms that scripts rely on. README documents them; the tests in tests/ hold them.
+
+use crate::failure::{Failure, Result};
+use incoder::{Candidate, FinishReason, Generation, Infill, Infilling, Timings};
+use serde::Serialize;
+
+/// One line of JSON.
+pub fn line(value: &impl Serialize) -> Result<String> {
+    let json = serde_json::to_string(value).map_err(|e| Failure::runtime(format!("JSON: {e}")))?;
+    Ok(json + "\n")
+}
+
+#[derive(Serialize)]
+struct Text<'a> {
+    text: &'a str,
+    ids: &'a [u32],
+    finish_reason: FinishReason,
+}
+
+impl<'a> From<&'a Candidate> for Text<'a> {
+    fn from(candidate: &'a Candidate) -> Self {
+        Self { text: &candidate.text, ids: &candidate.ids, finish_reason: candidate.finish_reason }
+    }
+}
+
+impl<'a> From<&'a Infill> for Text<'a> {
+    fn from(infill: &'a Infill) -> Self {
+        Self { text: &infill.text, ids: &infill.ids, finish_reason: infill.finish_reason }
+    }
+}
+
+/// `incoder generate --json`: one text at the top, several under "candidates".
+pub fn generation(generation: &Generation) -> Result<String> {
+    #[derive(Serialize)]
+    struct One<'a> {
+        #[serde(flatten)]
+        text: Text<'a>,
+        prompt_tokens: usize,
+        timings: &'a Timings,
+    }
+    #[derive(Serialize)]
+    struct Several<'a> {
+        candidates: Vec<Text<'a>>,
+        prompt_tokens: usize,
+        timings: &'a Timings,
+    }
+    let Generation { candidates, prompt_tokens, timings, .. } = generation;
+    let prompt_tokens = *prompt_tokens;
+    match &candidates[..] {
+        [one] => line(&One { text: one.into(), prompt_tokens, timings }),
+        several => line(&Several { candidates: several.iter().map(Text::from).collect(), prompt_tokens, timings }),
+    }
+}
+
+/// `incoder infill --json`.
+pub fn infilling(infilling: &Infilling) -> Result<String> {
+    #[derive(Serialize)]
+    struct Filled<'a> {
+        text: &'a str,
+        parts: &'a [String],
+        infills: Vec<Text<'a>>,
+        retries_attempted: usize,
+        complete: bool,
+        timings: &'a Timings,
+    }
+    line(&Filled {
+        text: &infilling.text,
+        parts: &infilling.parts,
+        infills: infilling.infills.iter().map(Text::from).collect(),
+        retries_attempted: infilling.retries_attempted,
+        complete: infilling.complete,
+        timings: &infilling.timings,
+    })
+}
+
+/// One line for people: how fast it was.
+pub fn speed(timings: &Timings, tokens: usize) -> String {
+    let first = timings.ttft_ms / 1000.0;
+    match tokens {
+        0 => "no token".to_owned(),
+        1 => format!("1 token, after {first:.2} s"),
+        _ => format!("{tokens} tokens, the first after {first:.2} s, then {:.1} tokens/s", timings.tokens_per_second),
+    }
+}

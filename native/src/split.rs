@@ -1,0 +1,203 @@
+//! Where the holes of a text are: markers or LINE:COL positions → the parts around them.
+
+use crate::failure::{Failure, Result};
+use std::str::FromStr;
+
+/// A place in a text. Lines and columns count from 1; columns count characters (Unicode scalar values), so that
+/// column 1 is before the first character and column n + 1 behind the last one of a line of n.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    pub line: usize,
+    pub column: usize,
+}
+
+impl FromStr for Position {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let numbers = text.split_once(':').and_then(|(l, c)| Some((l.parse().ok()?, c.parse().ok()?)));
+        match numbers {
+            Some((line, column)) if line > 0 && column > 0 => Ok(Self { line, column }),
+            _ => Err("expected LINE:COL, both counted from 1".into()),
+        }
+    }
+}
+
+/// Splits at every `marker`; the markers are dropped. At least two parts, or an error that names `name`.
+pub fn at_markers(text: &str, marker: &str, name: &str) -> Result<Vec<String>> {
+    if marker.is_empty() {
+        return Err(Failure::usage("--marker is empty"));
+    }
+    let parts: Vec<String> = text.split(marker).map(String::from).collect();
+    if parts.len() < 2 {
+        let help = "put it where text is wanted, or say where with --at LINE:COL";
+        return Err(Failure::usage(format!("{name} has no {marker}: {help}")));
+    }
+    Ok(parts)
+}
+
+/// Splits before each position, whatever order they are given in; nothing is dropped.
+pub fn at_positions(text: &str, positions: &[Position], name: &str) -> Result<Vec<String>> {
+    let mut offsets = positions.iter().map(|p| offset(text, *p, name)).collect::<Result<Vec<_>>>()?;
+    offsets.sort_unstable();
+    offsets.dedup();
+    let mut parts = Vec::with_capacity(offsets.len() + 1);
+    let mut start = 0;
+    for end in offsets {
+        parts.push(text[start..end].to_owned());
+        start = end;
+    }
+    parts.push(text[start..].to_owned());
+    Ok(parts)
+}
+
+/// The byte offset of a position. A line ends with `\n` or `\r\n`, neither of which is part of its columns.
+fn offset(text: &str, at: Position, name: &str) -> Result<usize> {
+    let mut start = 0;
+    let mut lines = text.split('\n');
+    for skipped in 1..at.line {
+        match lines.next() {
+            Some(line) if start + line.len() < text.len() => start += line.len() + 1,
+            _ => return Err(Failure::usage(format!("{name} has {} lines, not {}", skipped, at.line))),
+        }
+    }
+    let line = lines.next().unwrap_or("");
+    let line = if start + line.len() < text.len() { line.strip_suffix('\r').unwrap_or(line) } else { line };
+    let ends = line.char_indices().map(|(i, _)| i).chain([line.len()]);
+    match ends.clone().nth(at.column - 1) {
+        Some(column) => Ok(start + column),
+        None => {
+            let last = ends.count();
+            Err(Failure::usage(format!("line {} of {name} ends at column {last}, before {}", at.line, at.column)))
+        }
+    }
+}
+
+/// The line ends of a file. The models were trained on `\n`, so a file that uses `\r\n` throughout is filled as if
+/// it used `\n`, and gets its own line ends back, in the new text too. A file that mixes them is left as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LineEnds {
+    AsTheyAre,
+    CrLf,
+}
+
+impl LineEnds {
+    pub fn of(text: &str) -> Self {
+        let pairs = text.matches("\r\n").count();
+        let alone = text.matches('\r').count() != pairs || text.matches('\n').count() != pairs;
+        if pairs > 0 && !alone { Self::CrLf } else { Self::AsTheyAre }
+    }
+
+    /// The text as the model shall see it.
+    pub fn to_model(self, text: &str) -> String {
+        match self {
+            Self::AsTheyAre => text.to_owned(),
+            Self::CrLf => text.replace("\r\n", "\n"),
+        }
+    }
+
+    /// Text from the model as the file shall hold it.
+    pub fn to_file(self, text: &str) -> String {
+        match self {
+            Self::AsTheyAre => text.to_owned(),
+            Self::CrLf => text.replace("\r\n", "\n").replace('\n', "\r\n"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn at(text: &str, line: usize, column: usize) -> std::result::Result<Vec<String>, String> {
+        at_positions(text, &[Position { line, column }], "f.py").map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn markers_split_and_vanish() {
+        assert_eq!(at_markers("a<infill>b<infill>", "<infill>", "f").unwrap(), ["a", "b", ""]);
+        let error = at_markers("abc", "<infill>", "f.py").unwrap_err().to_string();
+        assert_eq!(error, "f.py has no <infill>: put it where text is wanted, or say where with --at LINE:COL");
+        assert!(at_markers("abc", "", "f.py").is_err());
+    }
+
+    #[test]
+    fn positions_count_characters_from_one() {
+        assert_eq!(at("é😀x\nlast", 1, 3).unwrap(), ["é😀", "x\nlast"]);
+        assert_eq!(at("ab\r\ncd\r\n", 1, 3).unwrap(), ["ab", "\r\ncd\r\n"]);
+        assert_eq!(at("ab\r\ncd\r\n", 2, 1).unwrap(), ["ab\r\n", "cd\r\n"]);
+        assert_eq!(at("ab\n", 2, 1).unwrap(), ["ab\n", ""]);
+        assert_eq!(at("", 1, 1).unwrap(), ["", ""]);
+        assert_eq!(at("ab\r\n", 1, 4).unwrap_err(), "line 1 of f.py ends at column 3, before 4");
+        assert_eq!(at("ab\ncd", 3, 1).unwrap_err(), "f.py has 2 lines, not 3");
+        assert_eq!(at("ab\n", 3, 1).unwrap_err(), "f.py has 2 lines, not 3");
+    }
+
+    #[test]
+    fn several_positions_in_any_order() {
+        let places =
+            [Position { line: 2, column: 2 }, Position { line: 1, column: 1 }, Position { line: 2, column: 2 }];
+        assert_eq!(at_positions("ab\ncd", &places, "f").unwrap(), ["", "ab\nc", "d"]);
+    }
+
+    #[test]
+    fn reads_line_and_column() {
+        assert_eq!("12:4".parse(), Ok(Position { line: 12, column: 4 }));
+        for bad in ["", "12", "12:", ":4", "0:1", "1:0", "-1:2", "a:b", "1:2:3"] {
+            assert!(bad.parse::<Position>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn crlf_comes_back() {
+        let ends = LineEnds::of("a\r\nb\r\n");
+        assert_eq!((ends.to_model("a\r\nb"), ends.to_file("x\ny\r\n")), ("a\nb".into(), "x\r\ny\r\n".into()));
+        for text in ["", "a\nb", "a\r\nb\n", "a\rb\r\n"] {
+            assert_eq!(LineEnds::of(text), LineEnds::AsTheyAre, "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn marker_parts_join_to_the_text(text in "(?s)(.|\r\n|<infill>|<in){0,20}", marker in "<infill>|.|\r\n") {
+            if let Ok(parts) = at_markers(&text, &marker, "f") {
+                prop_assert!(parts.len() >= 2 && parts.iter().all(|p| !p.contains(&marker)));
+                prop_assert_eq!(parts.join(&marker), text);
+            } else {
+                prop_assert!(!text.contains(&marker));
+            }
+        }
+
+        #[test]
+        fn position_parts_join_to_the_text(text in "(?s)(.|\r\n|\n|é){0,30}", line in 1usize..9, column in 1usize..9) {
+            if let Ok(parts) = at_positions(&text, &[Position { line, column }], "f") {
+                prop_assert_eq!(parts.concat(), text.clone());
+                // The cursor is where an editor would put it: that many line breaks, then that many characters.
+                prop_assert_eq!(parts[0].matches('\n').count(), line - 1);
+                let before = parts[0].rsplit('\n').next().unwrap_or("");
+                prop_assert_eq!(before.chars().count(), column - 1);
+                prop_assert!(!(parts[0].ends_with('\r') && parts[1].starts_with('\n')));
+            }
+        }
+
+        #[test]
+        fn every_character_has_its_position(text in "(?s)(.|\r\n|\n|é){0,30}") {
+            let (mut line, mut column) = (1, 1);
+            for (i, c) in text.char_indices() {
+                let inside_crlf = c == '\n' && text[..i].ends_with('\r');
+                if !inside_crlf {
+                    let parts = at_positions(&text, &[Position { line, column }], "f").unwrap();
+                    prop_assert_eq!(parts[0].len(), i);
+                }
+                (line, column) = if c == '\n' { (line + 1, 1) } else { (line, column + 1) };
+            }
+        }
+
+        #[test]
+        fn line_ends_come_back(text in "([a-z]|\r\n|\n|\r){0,12}") {
+            let ends = LineEnds::of(&text);
+            prop_assert_eq!(ends.to_file(&ends.to_model(&text)), text);
+        }
+    }
+}
