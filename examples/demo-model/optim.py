@@ -20,10 +20,14 @@ def orthogonalize(batch):
 
 
 class Muon(torch.optim.Optimizer):
-    """Nesterov momentum, orthogonalized; a tall stack [k*d, d] of square matrices is done one by one."""
+    """Nesterov momentum, orthogonalized; a tall stack [k*d, d] of square matrices is done one by one.
 
-    def __init__(self, parameters, lr, momentum=0.95):
-        super().__init__(parameters, dict(lr=lr, momentum=momentum))
+    The decoupled weight decay is strong, because small batches make every update mostly noise, which
+    otherwise piles up until attention and GELU saturate.
+    """
+
+    def __init__(self, parameters, lr, momentum=0.95, decay=0.3):
+        super().__init__(parameters, dict(lr=lr, momentum=momentum, decay=decay))
 
     @staticmethod
     def split(name_shape):
@@ -36,6 +40,7 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             waiting = {}
             for p in group["params"]:
+                p.mul_(1 - group["lr"] * group["decay"])
                 momentum = self.state[p].setdefault("momentum", torch.zeros_like(p))
                 momentum.lerp_(p.grad, 1 - group["momentum"])
                 update = p.grad.lerp(momentum, group["momentum"])

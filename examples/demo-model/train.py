@@ -26,7 +26,7 @@ from stream import Stream
 HERE = Path(__file__).resolve().parent
 WARMUP_STEPS = 40
 HOLD = 0.15  # share of the budget at the full learning rate, after which it falls to 0
-STAGES = ((0.0, 16, 256), (0.35, 8, 512), (0.70, 4, 1024))  # from this share of the budget: rows, length
+STAGES = ((0.0, 16, 256), (0.35, 8, 512), (0.80, 4, 1024))  # from this share of the budget: rows, length
 NEGATIVES, SAMPLED_SHARE = 640, 0.75  # until this share the head sees a part of the vocabulary: it is 40 % of a step
 CHECKPOINT_SECONDS = 240
 
