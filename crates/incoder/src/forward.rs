@@ -75,3 +75,26 @@ pub(crate) fn sinusoids(positions: usize, d_model: usize) -> Vec<f32> {
     }
     table
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sinusoids_are_those_of_the_reference() {
+        let cases: serde_json::Value = serde_json::from_str(include_str!("../tests/oracle/sinusoid.json")).unwrap();
+        for d_model in [64, 2048, 4096] {
+            let case = &cases[d_model.to_string()];
+            let table = sinusoids(2048, d_model);
+            for (row, expected) in case["rows"].as_object().unwrap() {
+                // Rows 0 and 1 come before the first position.
+                let Some(position) = row.parse::<usize>().unwrap().checked_sub(2) else { continue };
+                for (column, expected) in case["cols"].as_array().unwrap().iter().zip(expected.as_array().unwrap()) {
+                    let got = table[position * d_model + column.as_u64().unwrap() as usize];
+                    let error = (f64::from(got) - expected.as_f64().unwrap()).abs();
+                    assert!(error < 2e-4, "width {d_model}, row {row}, column {column}: {got}, expected {expected}");
+                }
+            }
+        }
+    }
+}
