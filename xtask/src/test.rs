@@ -168,6 +168,8 @@ fn lavapipe() -> Vec<(String, String)> {
         ("VK_DRIVER_FILES", &manifest),
         ("VK_ICD_FILENAMES", &manifest),
         ("MESA_VK_IGNORE_CONFORMANCE_WARNING", "1"),
+        // Or Mesa looks for a desktop session, and says so on stderr where there is none.
+        ("NODEVICE_SELECT", "1"),
     ];
     variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
 }
