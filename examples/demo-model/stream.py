@@ -1,8 +1,9 @@
 """An endless, resumable stream of training rows: windows of source files, masked and packed.
 
 Files are cut into stretches of a few thousand characters at line borders, and the stretches are
-shuffled once. Every row of a batch reads its own stretch, window after window; each window becomes
-one masked document, and documents are packed until a row is full.
+shuffled once. Many stretches are open at a time; each window is the next one of an open stretch drawn
+by chance (so that neighbouring windows land in batches far apart), becomes one masked document, and
+documents are packed until a row is full.
 """
 
 import json
@@ -14,6 +15,7 @@ from tokenizers import Tokenizer
 from objective import END_OF_TEXT, Piece, mask
 
 STRETCH = 6000  # characters
+OPEN = 2048  # stretches being read at a time
 CHARACTERS_A_TOKEN = 3.6  # a guess to size windows with; what is too long is cut again
 SMALLEST_ROOM = 64  # tokens; a smaller rest of a row is filled with unmasked text
 
@@ -77,7 +79,7 @@ class Stream:
         self.encoder = Encoder(tokenizer)
         self.rng = random.Random(seed)
         self.taken = 0  # stretches taken so far, over all epochs
-        self.cursors = {}  # row of the batch -> (stretch, offset)
+        self.cursors = {}  # open slot -> (stretch, offset)
 
     def state(self):
         return {"rng": self.rng.getstate(), "taken": self.taken, "cursors": dict(self.cursors)}
@@ -90,9 +92,10 @@ class Stream:
         """How often the corpus has been gone through."""
         return self.taken / len(self.stretches)
 
-    def window(self, row, characters):
-        """(text, extension, ends_file) of the next window of at most `characters` for a row."""
-        index, start = self.cursors.get(row, (None, 0))
+    def window(self, characters):
+        """(text, extension, ends_file) of the next window, of at most `characters`."""
+        slot = self.rng.randrange(OPEN)
+        index, start = self.cursors.get(slot, (None, 0))
         if index is None:
             index, start = self.taken % len(self.stretches), 0
             self.taken += 1
@@ -100,29 +103,29 @@ class Stream:
         end = line_cut(text, start, characters)
         if len(text) - end < 120:
             end = len(text)
-        self.cursors[row] = (index, end) if end < len(text) else (None, 0)
+        self.cursors[slot] = (index, end) if end < len(text) else (None, 0)
         return text[start:end], extension, ends_file and end == len(text)
 
-    def document(self, row, room):
+    def document(self, room):
         """One masked document of at most `room` tokens, and whether it ends its file."""
         share = self.rng.uniform(0.3, 1.0) if room > 300 else self.rng.uniform(0.6, 1.0)
-        text, extension, ends_file = self.window(row, int(room * share * CHARACTERS_A_TOKEN))
+        text, extension, ends_file = self.window(int(room * share * CHARACTERS_A_TOKEN))
         while True:
             ids, weights = self.encoder.document(mask(self.rng, text, extension, self.encoder.borders))
             if len(ids) <= room:
                 return ids, weights, ends_file
             text, ends_file = text[: line_cut(text, 0, int(len(text) * 0.8))], False
 
-    def row(self, row, length):
+    def row(self, length):
         """ids [length + 1], weight [length] of predicting ids[1:]."""
         ids, weights, ends_file = [], [], False
         while length + 1 - len(ids) >= SMALLEST_ROOM:
-            more, more_weights, ended = self.document(row, length + 1 - len(ids))
+            more, more_weights, ended = self.document(length + 1 - len(ids))
             more_weights[0] = 1.0 if ends_file else 0.0
             ids, weights, ends_file = ids + more, weights + more_weights, ended
         room = length + 1 - len(ids)
         if room:
-            text, _, _ = self.window(row, room * 4)
+            text, _, _ = self.window(room * 4)
             rest, rest_weights = self.encoder.document([Piece(END_OF_TEXT, 0.0, True), Piece(text, 1.0)])
             ids, weights = ids + rest[:room], weights + rest_weights[:room]
             ids += [1] * (length + 1 - len(ids))
@@ -131,5 +134,5 @@ class Stream:
 
     def batch(self, rows, length):
         """int64 ids [rows, length + 1] and float32 weights [rows, length]."""
-        made = [self.row(row, length) for row in range(rows)]
+        made = [self.row(length) for _ in range(rows)]
         return np.array([m[0] for m in made], np.int64), np.array([m[1] for m in made], np.float32)

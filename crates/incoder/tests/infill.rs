@@ -3,13 +3,13 @@
 mod support;
 
 use incoder::{
-    Candidate, Error, Event, FinishReason, GenerateOptions, Infill, InfillOptions, Infilling, Prompt, Sampling,
+    Candidate, Error, Event, FinishReason, GenerateOptions, Infill, InfillOptions, Infilling, Kv, Prompt, Sampling,
     Sentinels, Session, Tokenizer, generate, infill,
 };
 use pollster::block_on;
 use proptest::prelude::*;
 use serde::Deserialize;
-use support::{read, session, tiny, tokenizer};
+use support::{cpu_and_gpu, folder, load, read, session, tiny, tokenizer};
 
 #[derive(Deserialize)]
 struct Recorded {
@@ -103,9 +103,23 @@ fn check_published(model: &str, precision: &str) {
     let recorded: Recorded = read(&format!("{model}/infill.{precision}.json"));
     assert_eq!((recorded.infill.len(), recorded.complete.len()), (25, 4));
     let tokenizer = tokenizer(&recorded.tokenizer);
-    let mut session = session(model, &format!("model.{precision}.safetensors"), None);
+    for (device, session) in &mut sessions(model, precision) {
+        println!("{model} {precision} on {device}");
+        check_recorded(&recorded, &tokenizer, session);
+    }
+}
+
+/// The GPU rounds weights to fp16, so what was recorded with fp32 weights holds for the CPU alone.
+fn sessions(model: &str, precision: &str) -> Vec<(&'static str, Session)> {
+    let folder = folder(model, &format!("model.{precision}.safetensors"));
+    let exact = |(name, _): &(&str, _)| precision == "fp16" || *name == "cpu";
+    let devices = cpu_and_gpu().into_iter().filter(exact);
+    devices.map(|(name, device)| (name, load(&folder, &device, Kv::F32, None))).collect()
+}
+
+fn check_recorded(recorded: &Recorded, tokenizer: &Tokenizer, session: &mut Session) {
     for case in &recorded.infill {
-        let result = run(&mut session, &tokenizer, &case.parts, &published(case)).unwrap();
+        let result = run(session, tokenizer, &case.parts, &published(case)).unwrap();
         let expected = &case.result;
         for (i, (infill, expected)) in result.infills.iter().zip(&expected.infills).enumerate() {
             match expected.strip_suffix("<|endoftext|>") {
@@ -132,7 +146,7 @@ fn check_published(model: &str, precision: &str) {
             heal: false,
             ..GenerateOptions::default()
         };
-        let result = block_on(generate(&mut session, &tokenizer, Prompt::Text(&case.prompt), &options, &mut |_| ()));
+        let result = block_on(generate(session, tokenizer, Prompt::Text(&case.prompt), &options, &mut |_| ()));
         let result = result.unwrap();
         let Candidate { text, ids, finish_reason } = &result.candidates[0];
         let literal = if *finish_reason == FinishReason::Eos { "<|endoftext|>" } else { "" };

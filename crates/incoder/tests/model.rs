@@ -1,14 +1,63 @@
 //! Whole models against the oracle: every device variant, fp32 and fp16 KV cache.
 
-mod common;
+mod support;
 
-use common::{argmax, devices, floats, folder, greedy, ids, json, long_sequence, margin, max_difference, session};
 use incoder::{Cancel, Kv, Session};
+use serde_json::Value;
+use support::{cpu_and_gpu, devices, folder, load, read};
 
 /// fp32 KV: what the kernels' arithmetic may differ from the oracle's.
 const F32_TOLERANCE: f32 = 2e-3;
 /// fp16 KV: what rounding keys and values may add.
 const F16_TOLERANCE: f32 = 2e-2;
+
+fn ids(value: &Value) -> Vec<u32> {
+    value.as_array().unwrap().iter().map(|v| v.as_u64().unwrap() as u32).collect()
+}
+
+fn floats(value: &Value) -> Vec<f32> {
+    value.as_array().unwrap().iter().map(|v| v.as_f64().unwrap() as f32).collect()
+}
+
+/// The lowest of the highest.
+fn argmax(logits: &[f32]) -> u32 {
+    (0..logits.len()).rev().max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap() as u32
+}
+
+/// Top-1 minus top-2.
+fn margin(logits: &[f32]) -> f32 {
+    let top = argmax(logits) as usize;
+    let second = logits.iter().enumerate().filter(|(i, _)| *i != top).map(|(_, v)| *v).fold(f32::MIN, f32::max);
+    logits[top] - second
+}
+
+fn max_difference(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+/// `n` greedy tokens after `prompt`, and the smallest margin met.
+fn greedy(session: &mut Session, prompt: &[u32], n: usize) -> (Vec<u32>, f32) {
+    pollster::block_on(async {
+        session.set_context(prompt, &Cancel::default()).await.unwrap();
+        let mut logits = session.logits().to_vec();
+        session.fork(1, n).unwrap();
+        let (mut tokens, mut smallest) = (Vec::new(), f32::MAX);
+        loop {
+            tokens.push(argmax(&logits));
+            smallest = smallest.min(margin(&logits));
+            if tokens.len() == n {
+                return (tokens, smallest);
+            }
+            logits = session.step(&[(0, tokens[tokens.len() - 1])]).await.unwrap().remove(0);
+        }
+    })
+}
+
+/// The oracle's formula for long sequences.
+fn long_sequence(len: u64, vocab: u64) -> Vec<u32> {
+    (0..len).map(|i| if i == 0 { 2 } else { (4 + (i * i * 31 + i * 7919 + 13) % (vocab - 8)) as u32 }).collect()
+}
 
 fn logits_after(session: &mut Session, prompt: &[u32]) -> Vec<f32> {
     pollster::block_on(session.set_context(prompt, &Cancel::default())).unwrap();
@@ -17,10 +66,10 @@ fn logits_after(session: &mut Session, prompt: &[u32]) -> Vec<f32> {
 
 /// Every recorded sequence of one model on every device.
 fn check_sequences(model: &str) {
-    let expected = json(&format!("{model}/expected.fp16.json"));
+    let expected = read::<Value>(&format!("{model}/expected.fp16.json"));
     let folder = folder(model, "model.fp16.safetensors");
     for (name, device) in devices() {
-        let mut session = session(&folder, &device, Kv::F32, None);
+        let mut session = load(&folder, &device, Kv::F32, Some(160));
         let mut worst = 0f32;
         for case in expected["sequences"].as_array().unwrap() {
             let prompt = ids(&case["ids"]);
@@ -47,10 +96,10 @@ fn small_sequences() {
 #[test]
 fn fp16_kv_stays_within_its_rounding() {
     for model in ["tiny-a", "small-b"] {
-        let expected = json(&format!("{model}/expected.fp16.json"));
+        let expected = read::<Value>(&format!("{model}/expected.fp16.json"));
         let folder = folder(model, "model.fp16.safetensors");
         for (name, device) in devices() {
-            let mut session = session(&folder, &device, Kv::F16, None);
+            let mut session = load(&folder, &device, Kv::F16, Some(160));
             let mut worst = 0f32;
             for case in expected["sequences"].as_array().unwrap() {
                 let prompt = ids(&case["ids"]);
@@ -71,10 +120,10 @@ fn fp16_kv_stays_within_its_rounding() {
 #[test]
 fn token_log_probabilities() {
     for model in ["tiny-a", "small-b"] {
-        let expected = json(&format!("{model}/expected.fp16.json"));
+        let expected = read::<Value>(&format!("{model}/expected.fp16.json"));
         let folder = folder(model, "model.fp16.safetensors");
         for (name, device) in devices() {
-            let mut session = session(&folder, &device, Kv::F32, None);
+            let mut session = load(&folder, &device, Kv::F32, Some(160));
             for case in expected["sequences"].as_array().unwrap() {
                 let prompt = ids(&case["ids"]);
                 let recorded = floats(&case["token_logprobs"]);
@@ -97,10 +146,10 @@ fn token_log_probabilities() {
 #[test]
 fn a_padded_batch_equals_single_runs() {
     for model in ["tiny-a", "small-b"] {
-        let expected = &json(&format!("{model}/expected.fp16.json"))["left_padded_batch"];
+        let expected = &read::<Value>(&format!("{model}/expected.fp16.json"))["left_padded_batch"];
         let folder = folder(model, "model.fp16.safetensors");
-        for (name, device) in devices().into_iter().take(2) {
-            let mut session = session(&folder, &device, Kv::F32, None);
+        for (name, device) in cpu_and_gpu() {
+            let mut session = load(&folder, &device, Kv::F32, Some(160));
             for i in 0..expected["input_ids"].as_array().unwrap().len() {
                 let mask = ids(&expected["attention_mask"][i]);
                 let padded = ids(&expected["input_ids"][i]);
@@ -121,11 +170,11 @@ fn a_padded_batch_equals_single_runs() {
 #[test]
 fn long_contexts() {
     for model in ["tiny-a", "small-b"] {
-        let expected = json(&format!("{model}/expected.fp16.json"));
+        let expected = read::<Value>(&format!("{model}/expected.fp16.json"));
         let folder = folder(model, "model.fp16.safetensors");
         // The reference and one GPU variant: the oracle's 2100 tokens are far beyond any chunk size.
-        for (name, device) in devices().into_iter().take(2) {
-            let mut session = session(&folder, &device, Kv::F32, Some(2176));
+        for (name, device) in cpu_and_gpu() {
+            let mut session = load(&folder, &device, Kv::F32, Some(2176));
             for case in expected["long"].as_array().unwrap() {
                 let len = case["len"].as_u64().unwrap();
                 let prompt = long_sequence(len, session.config().vocab_size as u64);
@@ -148,12 +197,12 @@ fn long_contexts() {
 
 #[test]
 fn every_form_of_the_checkpoint_is_the_same_model() {
-    let expected = json("tiny-a/expected.fp16.json");
+    let expected = read::<Value>("tiny-a/expected.fp16.json");
     let case = &expected["sequences"][2];
     let prompt = ids(&case["ids"]);
     for weights in ["variants/no_prefix.fp16.safetensors", "variants/with_head_and_positions.fp16.safetensors"] {
-        for (name, device) in devices().into_iter().take(2) {
-            let mut session = session(&folder("tiny-a", weights), &device, Kv::F32, None);
+        for (name, device) in cpu_and_gpu() {
+            let mut session = load(&folder("tiny-a", weights), &device, Kv::F32, Some(160));
             let error = max_difference(&logits_after(&mut session, &prompt), &floats(&case["last_logits"]));
             assert!(error < F32_TOLERANCE, "{weights} on {name}: {error}");
         }
@@ -162,10 +211,10 @@ fn every_form_of_the_checkpoint_is_the_same_model() {
 
 #[test]
 fn an_fp32_checkpoint_is_exact_on_the_cpu_and_rounds_to_fp16_on_the_gpu() {
-    let exact = json("tiny-a/expected.fp32.json");
+    let exact = read::<Value>("tiny-a/expected.fp32.json");
     let folder = folder("tiny-a", "model.fp32.safetensors");
     for (name, device) in devices() {
-        let mut session = session(&folder, &device, Kv::F32, None);
+        let mut session = load(&folder, &device, Kv::F32, Some(160));
         // Rounding every weight to 11 bits moves these logits, of magnitude 7, by about a hundredth.
         let tolerance = if name == "cpu" { F32_TOLERANCE } else { 2e-2 };
         for case in exact["sequences"].as_array().unwrap() {
@@ -181,7 +230,7 @@ fn a_kept_prefix_gives_the_tokens_of_a_fresh_run() {
     let folder = folder("small-b", "model.fp16.safetensors");
     let long = long_sequence(150, 2048);
     for (name, device) in devices() {
-        let mut session = session(&folder, &device, Kv::F16, Some(256));
+        let mut session = load(&folder, &device, Kv::F16, Some(256));
         let fresh = greedy(&mut session, &long, 6).0;
         // Another ending, then the first one again: only what differs is computed.
         let mut other = long[..130].to_vec();
@@ -194,11 +243,7 @@ fn a_kept_prefix_gives_the_tokens_of_a_fresh_run() {
         let prefill = pollster::block_on(session.set_context(&long[..100], &Cancel::default())).unwrap();
         assert_eq!((prefill.cached, prefill.computed), (99, 1), "{name}");
         let short = greedy(&mut session, &long[..100], 6).0;
-        assert_eq!(
-            greedy(&mut common::session(&folder, &device, Kv::F16, Some(256)), &long[..100], 6).0,
-            short,
-            "{name}"
-        );
+        assert_eq!(greedy(&mut load(&folder, &device, Kv::F16, Some(256)), &long[..100], 6).0, short, "{name}");
     }
 }
 
@@ -208,7 +253,7 @@ fn candidates_equal_single_runs() {
     let prompt = long_sequence(37, 2048);
     let first = [3u32, 500, 77, 1999, 4];
     for (name, device) in devices() {
-        let mut session = session(&folder, &device, Kv::F32, Some(128));
+        let mut session = load(&folder, &device, Kv::F32, Some(128));
         let singles: Vec<Vec<u32>> = first
             .iter()
             .map(|&token| {
@@ -246,7 +291,7 @@ fn a_cancelled_prefill_leaves_a_usable_cache() {
     let folder = folder("tiny-a", "model.fp16.safetensors");
     let prompt = long_sequence(90, 512);
     for (name, device) in devices() {
-        let mut session = session(&folder, &device, Kv::F32, Some(128));
+        let mut session = load(&folder, &device, Kv::F32, Some(128));
         let expected = greedy(&mut session, &prompt, 8).0;
         let cancel = Cancel::default();
         cancel.cancel();
@@ -261,8 +306,8 @@ fn a_cancelled_prefill_leaves_a_usable_cache() {
 #[test]
 fn what_does_not_fit_is_refused_with_numbers() {
     let folder = folder("tiny-a", "model.fp16.safetensors");
-    for (name, device) in devices().into_iter().take(2) {
-        let mut session = session(&folder, &device, Kv::F32, Some(16));
+    for (name, device) in cpu_and_gpu() {
+        let mut session = load(&folder, &device, Kv::F32, Some(16));
         let mut refused = |tokens: &[u32]| {
             pollster::block_on(session.set_context(tokens, &Cancel::default())).unwrap_err().to_string()
         };

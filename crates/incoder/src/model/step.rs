@@ -161,6 +161,12 @@ impl Step {
         })
     }
 
+    /// Forgets the dispatches and keeps the kernels.
+    #[cfg(test)]
+    pub fn clear(&mut self) {
+        self.ops.clear();
+    }
+
     /// x = E[token] * scale + P[position]
     pub fn embed(&mut self, embedding: &Matrix, positions: &wgpu::Buffer, x: &wgpu::Buffer) {
         let grid = Grid::Columns(embedding.groups.div_ceil(EMBED_THREADS));

@@ -68,17 +68,17 @@ fn variants() -> Vec<(&'static str, Gpu)> {
     ]
 }
 
-/// Runs the dispatches that `build` adds to a fresh step, and reads `count` values of `output`.
+/// Runs the dispatches that `build` adds to an empty `step`, and reads all of `output`.
 fn run(
     gpu: &Gpu,
-    shapes: &Shapes,
+    step: &mut Step,
     columns: &[Column],
     logits: usize,
     output: &wgpu::Buffer,
     build: impl FnOnce(&mut Step),
 ) -> Vec<f32> {
-    let mut step = Step::new(gpu, shapes.clone(), columns.len()).unwrap();
-    build(&mut step);
+    step.clear();
+    build(step);
     let mut encoder = gpu.device.create_command_encoder(&Default::default());
     step.encode(&mut encoder, columns, logits);
     let size = output.size();
@@ -142,11 +142,11 @@ fn check_kernels(
     let reference = block_on(Reference::load(config, &checkpoint, capacity, kv, &mut |_| {})).unwrap();
     let weights = block_on(Weights::load(gpu, config, &checkpoint, &mut |_| {})).unwrap();
     let (layer, cpu) = (&weights.layers[0], &reference.layers[0]);
-    let shapes = Shapes::new(config, capacity, kv);
+    // At least as many columns as check_attention has.
+    let mut step = Step::new(gpu, Shapes::new(config, capacity, kv), count.max(5)).unwrap();
     let columns = context(count, vocab);
-    let run = |output: &wgpu::Buffer, build: &dyn Fn(&mut Step)| {
-        run(gpu, &shapes, &columns, logits, output, |step| build(step))
-    };
+    let mut run =
+        |output: &wgpu::Buffer, build: &dyn Fn(&mut Step)| run(gpu, &mut step, &columns, logits, output, build);
     let mut random = Values(seed + 77);
     let inputs = random.many(count * d);
     let rows = |values: &[f32], width: usize, each: &dyn Fn(&[f32]) -> Vec<f32>| -> Vec<f32> {
@@ -211,12 +211,13 @@ fn check_kernels(
         }
     }
 
-    check_attention(gpu, config, capacity, kv, &mut random, what);
+    check_attention(gpu, &mut step, config, capacity, kv, &mut random, what);
 }
 
 /// Scores and values together, over a shared prefix with ragged tails.
 fn check_attention(
     gpu: &Gpu,
+    step: &mut Step,
     config: &Config,
     capacity: usize,
     kv: Kv,
@@ -260,7 +261,7 @@ fn check_attention(
     let q = gpu.upload("q", &queries).unwrap();
     let scores = gpu.storage("scores", (columns.len() * heads * capacity * 4) as u64).unwrap();
     let out = gpu.upload("out", &vec![f32::NAN; columns.len() * d]).unwrap();
-    let got = run(gpu, &Shapes::new(config, capacity, kv), &columns, 1, &out, |step| {
+    let got = run(gpu, step, &columns, 1, &out, |step| {
         step.scores(&q, &key_cache, &scores);
         step.values(&scores, &value_cache, &out);
     });

@@ -1,7 +1,7 @@
-//! The oracle's models on the CPU, for tests of what is built on a session.
+//! The oracle's models, on the CPU and on every variant of the GPU kernels.
 #![allow(dead_code)]
 
-use incoder::{Device, Kv, LoadOptions, MemoryFolder, Session, Tokenizer};
+use incoder::{Device, Gpu, GpuOptions, Kv, LoadOptions, MemoryFolder, Session, Tokenizer, Tuning};
 use std::path::{Path, PathBuf};
 
 /// A file of tests/oracle.
@@ -19,16 +19,48 @@ pub fn tokenizer(name: &str) -> Tokenizer {
     Tokenizer::from_json(&std::fs::read_to_string(oracle(name).join("tokenizer.json")).unwrap()).unwrap()
 }
 
+/// A model folder made of `model`'s config.json and its safetensors file `weights`.
+pub fn folder(model: &str, weights: &str) -> MemoryFolder {
+    let file = |name: &str| std::fs::read(oracle(model).join(name)).unwrap();
+    MemoryFolder::default().with("config.json", file("config.json")).with("model.safetensors", file(weights))
+}
+
+/// The model in `folder` on `device`.
+pub fn load(folder: &MemoryFolder, device: &Device, kv: Kv, context: Option<usize>) -> Session {
+    pollster::block_on(Session::load(folder, device, &LoadOptions { context, kv }, &mut |_| ())).unwrap()
+}
+
 /// A model of the oracle on the CPU, with an exact cache.
 pub fn session(model: &str, weights: &str, context: Option<usize>) -> Session {
-    let file = |name: &str| std::fs::read(oracle(model).join(name)).unwrap();
-    let folder =
-        MemoryFolder::default().with("config.json", file("config.json")).with("model.safetensors", file(weights));
-    let options = LoadOptions { context, kv: Kv::F32 };
-    pollster::block_on(Session::load(&folder, &Device::Cpu, &options, &mut |_| ())).unwrap()
+    load(&folder(model, weights), &Device::Cpu, Kv::F32, context)
 }
 
 /// tiny-a in fp16.
 pub fn tiny(context: Option<usize>) -> Session {
     session("tiny-a", "model.fp16.safetensors", context)
+}
+
+/// An open GPU.
+pub fn gpu(options: GpuOptions) -> Device {
+    let opened = pollster::block_on(Gpu::open(&options));
+    Device::Gpu(opened.expect("the tests need a Vulkan adapter; cargo xtask setup installs one"))
+}
+
+/// The CPU reference, and the GPU as the adapter at hand would be used.
+pub fn cpu_and_gpu() -> Vec<(&'static str, Device)> {
+    vec![("cpu", Device::Cpu), ("gpu", gpu(GpuOptions::default()))]
+}
+
+/// The CPU reference and every variant of the GPU kernels, forced.
+pub fn devices() -> Vec<(&'static str, Device)> {
+    let hardware = Some(Tuning::HARDWARE);
+    let software = Some(Tuning::SOFTWARE);
+    vec![
+        ("cpu", Device::Cpu),
+        ("software", gpu(GpuOptions { tuning: software, ..Default::default() })),
+        ("software, no subgroups", gpu(GpuOptions { tuning: software, no_subgroups: true, ..Default::default() })),
+        ("hardware", gpu(GpuOptions { tuning: hardware, ..Default::default() })),
+        ("hardware, no subgroups", gpu(GpuOptions { tuning: hardware, no_subgroups: true, ..Default::default() })),
+        ("split matrices", gpu(GpuOptions { max_binding_bytes: Some(300_000), ..Default::default() })),
+    ]
 }
