@@ -1,7 +1,7 @@
 //! The command line: what can be said, and what it means. Names follow llama.cpp's where it has one.
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -82,8 +82,11 @@ pub struct Generate {
 #[derive(Debug, Args)]
 pub struct Infill {
     /// The file to fill, `-` for stdin; every marker in it is a hole
-    #[arg(value_name = "FILE", conflicts_with_all = ["parts", "prefix_file", "suffix_file"])]
-    pub file: Option<PathBuf>,
+    #[arg(value_name = "FILE", group = "document", conflicts_with_all = ["parts", "prefix_file", "suffix_file"])]
+    argument: Option<PathBuf>,
+    /// The same FILE, said with a flag
+    #[arg(short = 'f', long = "file", value_name = "FILE", group = "document", conflicts_with_all = ["parts", "prefix_file", "suffix_file"])]
+    flag: Option<PathBuf>,
     #[command(flatten)]
     pub model: Model,
     #[command(flatten)]
@@ -92,7 +95,7 @@ pub struct Infill {
     #[arg(long, value_name = "TEXT", default_value = "<infill>")]
     pub marker: String,
     /// Fill at this place of FILE instead (both count from 1, columns in characters); may be given more than once
-    #[arg(long, value_name = "LINE:COL", requires = "file", conflicts_with = "marker")]
+    #[arg(long, value_name = "LINE:COL", requires = "document", conflicts_with = "marker")]
     pub at: Vec<crate::split::Position>,
     /// The text before the hole
     #[arg(long, value_name = "FILE", requires = "suffix_file", conflicts_with = "parts")]
@@ -104,10 +107,10 @@ pub struct Infill {
     #[arg(long, value_name = "FILE")]
     pub parts: Option<PathBuf>,
     /// Write the filled text back to FILE
-    #[arg(short, long, requires = "file")]
+    #[arg(short, long, requires = "document")]
     pub in_place: bool,
     /// Print a unified diff instead of the filled text
-    #[arg(long, requires = "file", conflicts_with = "json")]
+    #[arg(long, requires = "document", conflicts_with = "json")]
     pub diff: bool,
     #[command(flatten)]
     pub decoding: Decoding,
@@ -120,6 +123,13 @@ pub struct Infill {
     /// Do not put one more mask sentinel after the last part
     #[arg(long)]
     pub no_extra_sentinel: bool,
+}
+
+impl Infill {
+    /// FILE, whichever way it was given.
+    pub fn file(&self) -> Option<&Path> {
+        self.argument.as_deref().or(self.flag.as_deref())
+    }
 }
 
 #[derive(Debug, Args)]

@@ -69,6 +69,8 @@ impl Interrupt {
 #[derive(Debug)]
 pub struct Output {
     terminal: bool,
+    /// On a terminal, unless NO_COLOR is set; elsewhere where CLICOLOR_FORCE is.
+    colour: bool,
     cancel: Cancel,
     failed: Option<std::io::Error>,
     at_line_start: bool,
@@ -76,8 +78,8 @@ pub struct Output {
 
 impl Output {
     pub fn new(cancel: &Cancel) -> Self {
-        let terminal = Term::stdout().is_term();
-        Self { terminal, cancel: cancel.clone(), failed: None, at_line_start: true }
+        let (terminal, colour) = (Term::stdout().is_term(), console::colors_enabled());
+        Self { terminal, colour, cancel: cancel.clone(), failed: None, at_line_start: true }
     }
 
     pub fn is_terminal(&self) -> bool {
@@ -89,7 +91,7 @@ impl Output {
         self.write(text, None);
     }
 
-    /// Text of the model: stands out in colour on a terminal.
+    /// Text of the model: stands out in colour.
     pub fn filled(&mut self, text: &str) {
         self.write(text, Some(&Style::new().green().bold()));
     }
@@ -121,7 +123,7 @@ impl Output {
         let text = if self.terminal { visible(text) } else { Cow::Borrowed(text) };
         match style {
             // Styled line by line: a colour that runs over a line break colours the rest of the line on some terminals.
-            Some(style) if self.terminal => {
+            Some(style) if self.colour => {
                 let lines = text.split('\n').map(|line| match line {
                     "" => String::new(),
                     _ => style.apply_to(line).to_string(),

@@ -50,6 +50,7 @@ fn markers_positions_and_halves_are_one_thing() {
 
     let at = File::new(&format!("{left}{right}"));
     assert_eq!(model.run("infill", &with(&[at.name(), "--at", "2:12"])).ok(), filled);
+    assert_eq!(model.run("infill", &with(&["-f", at.name(), "--at", "2:12"])).ok(), filled);
     let (prefix, suffix) = (File::new(left), File::new(right));
     let halves = ["--prefix-file", prefix.name(), "--suffix-file", suffix.name()];
     assert_eq!(model.run("infill", &with(&halves)).ok(), filled);
@@ -60,6 +61,8 @@ fn markers_positions_and_halves_are_one_thing() {
     let parts = serde_json::to_string(&[left, right]).unwrap();
     let args = model.args("infill", &["--parts", "-", "--temp", "0", "-n", "6"]);
     assert_eq!(run_with_stdin(&args, parts.as_bytes()).ok(), filled);
+    // With two attempts a pipe gets the result at the end: the same, byte for byte.
+    assert_eq!(model.run("infill", &with(&[marked.name(), "--retries", "2"])).ok(), filled);
     assert_eq!(marked.text(), format!("{left}<infill>{right}"), "nothing is written unless asked for");
 }
 

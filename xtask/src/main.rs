@@ -2,6 +2,7 @@
 
 mod demo;
 mod licences;
+mod picture;
 mod run;
 mod setup;
 mod test;
@@ -12,6 +13,7 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 cargo xtask setup          install or name what building and running needs
 cargo xtask demo           set up, build, and fill a hole in a source file with the demo model
+cargo xtask picture        make README's picture anew from what the program prints
 cargo xtask test [--gpu]   set up and run every check and test, on lavapipe (--gpu: on this machine's own GPU)";
 
 fn main() -> ExitCode {
@@ -25,6 +27,7 @@ fn main() -> ExitCode {
     let done = match args[..] {
         ["setup"] => setup::everything(),
         ["demo"] => demo::demo(),
+        ["picture"] => picture::picture(),
         ["test"] => test::test(false),
         ["test", "--gpu"] => test::test(true),
         _ => {

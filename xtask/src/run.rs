@@ -7,11 +7,16 @@ use std::time::Instant;
 
 /// The command as a person would type it, with the environment it adds.
 pub fn shown(command: &Command) -> String {
-    let mut words = Vec::new();
+    let mut words = String::new();
     for (name, value) in command.get_envs() {
-        words.push(format!("{}={}", name.to_string_lossy(), quoted(&value.unwrap_or_default().to_string_lossy())));
+        words += &format!("{}={} ", name.to_string_lossy(), quoted(&value.unwrap_or_default().to_string_lossy()));
     }
-    words.push(command.get_program().to_string_lossy().into_owned());
+    words + &without_environment(command)
+}
+
+/// The program and its arguments.
+pub fn without_environment(command: &Command) -> String {
+    let mut words = vec![command.get_program().to_string_lossy().into_owned()];
     words.extend(command.get_args().map(|arg| quoted(&arg.to_string_lossy())));
     words.join(" ")
 }

@@ -1,11 +1,13 @@
 //! The README's second command and CI's only one: every check and every test, on the same adapter everywhere.
 
-use crate::run::{Outcome, output, shown, tee};
+use crate::run::{Outcome, output, tee, without_environment};
 use crate::{licences, setup, vulkan};
 use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
+/// How lavapipe is told the width of its vectors, and with it the size of its subgroups.
+const WIDTH: &str = "LP_NATIVE_VECTOR_WIDTH";
 /// Tests whose name has one of these run again on subgroups of other widths: the kernels, and a whole small model.
 const KERNEL_TESTS: [&str; 2] = ["kernel", "tiny_sequences"];
 
@@ -47,7 +49,7 @@ pub fn test(own_gpu: bool) -> Result<(), String> {
     let mut tests = cargo(whole);
     tests.args(["--locked", "--workspace", "--no-fail-fast"]).envs(adapter.iter().cloned());
     if !widths.is_empty() {
-        tests.env("LP_NATIVE_VECTOR_WIDTH", "256");
+        tests.env(WIDTH, "256");
     }
     run.tests(tests, Skips::Count);
     if nextest {
@@ -59,7 +61,7 @@ pub fn test(own_gpu: bool) -> Result<(), String> {
         // features of the dependencies, and build them all again.
         tests.args(["--locked", "--workspace", "--no-fail-fast"]);
         tests.arg("--").args(KERNEL_TESTS);
-        tests.envs(adapter.iter().cloned()).env("LP_NATIVE_VECTOR_WIDTH", width);
+        tests.envs(adapter.iter().cloned()).env(WIDTH, width);
         run.tests(tests, Skips::Ignore);
     }
 
@@ -81,14 +83,14 @@ impl Run {
     /// A command that passes or fails as a whole.
     fn check(&mut self, mut command: Command) {
         let outcome = tee(&mut command);
-        self.note(&shown(&command), outcome.ok, outcome.seconds);
+        self.note(&brief(&command), outcome.ok, outcome.seconds);
         *(if outcome.ok { &mut self.tally.passed } else { &mut self.tally.failed }) += 1;
     }
 
     /// A test runner: its own numbers count.
     fn tests(&mut self, mut command: Command, skips: Skips) {
         let outcome = tee(&mut command);
-        self.note(&shown(&command), outcome.ok, outcome.seconds);
+        self.note(&brief(&command), outcome.ok, outcome.seconds);
         let tally = count(&outcome);
         self.tally.passed += tally.passed;
         self.tally.failed += tally.failed;
@@ -112,6 +114,13 @@ impl Run {
         self.summary.push(format!("{seconds:7.1} s  {result}{what}"));
         println!("  {}in {seconds:.1} s\n", if ok { "" } else { "FAILED " });
     }
+}
+
+/// The command without the variables that are the same for every test run.
+fn brief(command: &Command) -> String {
+    let width = command.get_envs().find(|(name, _)| *name == WIDTH).and_then(|(_, value)| value);
+    let width = width.map_or(String::new(), |width| format!("{WIDTH}={} ", width.to_string_lossy()));
+    width + &without_environment(command)
 }
 
 /// The numbers in the closing lines of nextest, `cargo test` and Python's unittest; a runner that failed without
@@ -168,6 +177,8 @@ fn lavapipe() -> Vec<(String, String)> {
         ("VK_DRIVER_FILES", &manifest),
         ("VK_ICD_FILENAMES", &manifest),
         ("MESA_VK_IGNORE_CONFORMANCE_WARNING", "1"),
+        // Or Mesa looks for a desktop session, and says so on stderr where there is none.
+        ("NODEVICE_SELECT", "1"),
     ];
     variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
 }
@@ -185,6 +196,14 @@ mod tests {
     fn counted(ok: bool, text: &str) -> (u64, u64, u64) {
         let tally = count(&Outcome { ok, text: text.into(), seconds: 0.0 });
         (tally.passed, tally.failed, tally.skipped)
+    }
+
+    #[test]
+    fn summaries_are_brief() {
+        let mut command = cargo(&["nextest", "run"]);
+        command.env("WGPU_BACKEND", "vulkan").env("LP_NATIVE_VECTOR_WIDTH", "128");
+        assert_eq!(brief(&command), "LP_NATIVE_VECTOR_WIDTH=128 cargo nextest run");
+        assert_eq!(brief(&cargo(&["fmt", "--all"])), "cargo fmt --all");
     }
 
     #[test]

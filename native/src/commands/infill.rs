@@ -29,12 +29,14 @@ pub fn run(args: &cli::Infill, global: &Global) -> Result<()> {
         cancel: interrupt.cancel.clone(),
         ..InfillOptions::default()
     };
-    // A person watches it grow; a pipe gets the result, once and whole. (One part has no hole and no events.)
+    // A person watches it grow. So does a pipe where what was written stays: no second attempt, no other line ends.
     let plain = !(global.json || args.diff || args.in_place);
-    let streams = plain && output.is_terminal() && document.parts.len() > 1;
+    let stays = args.retries == 1 && document.ends == LineEnds::AsTheyAre;
+    let streams = plain && (output.is_terminal() || stays);
+    let mut growing = Growing { parts: &document.parts, next: 0, quiet: global.quiet };
     let mut on_event = |event: Event<'_>| {
         if streams {
-            show(event, &document.parts, &mut output, global.quiet);
+            growing.show(event, &mut output);
         }
     };
     interrupt.generating();
@@ -44,7 +46,9 @@ pub fn run(args: &cli::Infill, global: &Global) -> Result<()> {
         output.exact(&report::infilling(&filled)?);
     } else if args.diff {
         diff(args, &document, &filled, &mut output);
-    } else if plain && !streams {
+    } else if streams {
+        growing.reach(document.parts.len(), &mut output);
+    } else if plain {
         whole(&filled, &mut output);
     }
     output.end_line();
@@ -69,7 +73,7 @@ fn read(args: &cli::Infill) -> Result<Document> {
         let ends = LineEnds::of(&original);
         return Ok(Document { parts: vec![ends.to_model(&left), ends.to_model(&right)], ends, original });
     }
-    let Some(path) = &args.file else {
+    let Some(path) = args.file() else {
         return Err(Failure::usage("nothing to fill: name a FILE (- for stdin), or give --parts"));
     };
     if args.in_place && input::is_stdin(path) {
@@ -97,22 +101,35 @@ fn in_file_form(mut filled: Infilling, ends: LineEnds) -> Infilling {
     filled
 }
 
-/// The document on a terminal as it grows: each part when its hole is reached, the new text in colour.
-fn show(event: Event<'_>, parts: &[String], output: &mut Output, quiet: bool) {
-    match event {
-        Event::Retry { attempt } => {
-            output.end_line();
-            note(quiet, &format!("a hole was not ended by the model: attempt {} begins", attempt + 1));
-        }
-        Event::Prefilled { index, .. } => output.given(&parts[index]),
-        Event::Token { text, .. } => output.filled(text),
-        Event::End { index, text, .. } => {
-            output.filled(text);
-            if index + 2 == parts.len() {
-                output.given(&parts[index + 1]);
+/// The document as it grows: each part when its hole is reached, the new text in colour.
+struct Growing<'a> {
+    parts: &'a [String],
+    /// The first part that was not shown yet.
+    next: usize,
+    quiet: bool,
+}
+
+impl Growing<'_> {
+    fn show(&mut self, event: Event<'_>, output: &mut Output) {
+        match event {
+            Event::Retry { attempt } => {
+                self.next = 0;
+                output.end_line();
+                note(self.quiet, &format!("a hole was not ended by the model: attempt {attempt} begins"));
             }
+            Event::Prefilled { index, .. } => self.reach(index + 1, output),
+            Event::Token { index, text, .. } | Event::End { index, text, .. } => {
+                self.reach(index + 1, output);
+                output.filled(text);
+            }
+            _ => {}
         }
-        _ => {}
+    }
+
+    /// Shows the parts before part `end` that were not shown yet.
+    fn reach(&mut self, end: usize, output: &mut Output) {
+        self.parts[self.next..end.max(self.next)].iter().for_each(|part| output.given(part));
+        self.next = end.max(self.next);
     }
 }
 
@@ -127,14 +144,14 @@ fn whole(filled: &Infilling, output: &mut Output) {
 }
 
 fn diff(args: &cli::Infill, document: &Document, filled: &Infilling, output: &mut Output) {
-    let name = args.file.as_deref().map(input::name_of).unwrap_or_default();
+    let name = args.file().map(input::name_of).unwrap_or_default();
     for line in write_back::diff(&name, &document.original, &filled.text).split_inclusive('\n') {
         if line.starts_with('+') { output.filled(line) } else { output.given(line) }
     }
 }
 
 fn write(args: &cli::Infill, document: &Document, filled: &Infilling, interrupt: &Interrupt) -> Result<()> {
-    let Some(path) = &args.file else { return Ok(()) };
+    let Some(path) = args.file() else { return Ok(()) };
     if interrupt.was_pressed() {
         return Err(Failure::interrupted(format!("stopped: {} is as it was", path.display())));
     }
