@@ -82,7 +82,7 @@ impl Session {
         &self.tokens
     }
 
-    /// Logits [vocab] after the last token of the context; empty before the first [`Session::set_context`].
+    /// Logits `[vocab]` after the last token of the context; empty before the first [`Session::set_context`].
     pub fn logits(&self) -> &[f32] {
         &self.logits
     }
@@ -112,7 +112,7 @@ impl Session {
         Ok(Prefill { cached: common, computed: tokens.len() - common })
     }
 
-    /// Makes `tokens` the context and hands out the logits after every one of them, as (index, [vocab]).
+    /// Makes `tokens` the context and hands out the logits after every one of them, as (index, `[vocab]`).
     ///
     /// # Errors
     /// As [`Session::set_context`].
@@ -155,7 +155,7 @@ impl Session {
         Ok(room)
     }
 
-    /// Appends one token to each named branch, all in one step, and returns the logits [vocab] after each, in order.
+    /// Appends one token to each named branch, all in one step, and returns the logits `[vocab]` after each, in order.
     ///
     /// The tokens of branch 0 become part of the context.
     ///
