@@ -9,7 +9,7 @@ use incoder::{
 use pollster::block_on;
 use proptest::prelude::*;
 use serde::Deserialize;
-use support::{cpu_and_gpu, folder, load, read, session, tiny, tokenizer};
+use support::{cpu_and_gpu, folder, load, read, tiny, tokenizer};
 
 #[derive(Deserialize)]
 struct Recorded {
