@@ -3,6 +3,9 @@
 use crate::error::{Error, Result};
 use serde::Deserialize;
 
+/// Two values of a head a thread, and 256 threads are what every adapter allows in a workgroup.
+const MAX_HEAD_DIM: usize = 512;
+
 /// The sizes and token ids of an XGLM checkpoint (InCoder is one).
 ///
 /// Source: `XGLMConfig` of Hugging Face transformers 4.46; field names are config.json's where they are clear.
@@ -98,6 +101,9 @@ impl Config {
                 return unsupported(format!("{name} {value}; the shaders need a multiple of 8"));
             }
         }
+        if config.head_dim() > MAX_HEAD_DIM {
+            return unsupported(format!("head dim {}; the shaders compute at most {MAX_HEAD_DIM}", config.head_dim()));
+        }
         if config.eos_token_id as usize >= config.vocab_size {
             let problem = format!("eos_token_id {} is not below vocab_size {}", config.eos_token_id, config.vocab_size);
             return Err(Error::Config { problem });
@@ -150,6 +156,7 @@ mod tests {
             ("\"d_model\":64", "\"d_model\":66", "not divisible"),
             ("\"d_model\":64", "\"d_model\":20", "d_model 20"),
             ("\"ffn_dim\":256", "\"ffn_dim\":257", "ffn_dim 257"),
+            ("\"d_model\":64", "\"d_model\":4096", "head dim 1024"),
             ("\"ffn_dim\":256,", "", "ffn_dim is missing"),
             ("}", ",\"activation_function\":\"relu\"}", "activation_function \"relu\""),
             ("}", ",\"eos_token_id\":512}", "eos_token_id 512"),

@@ -111,6 +111,32 @@ fn values_beyond_fp16_are_refused_on_the_gpu_and_kept_on_the_cpu() {
     );
 }
 
+#[test]
+fn bf16_is_read_exactly() {
+    let (mut header, data) = taken_apart(&std::fs::read(oracle("tiny-a/model.fp32.safetensors")).unwrap());
+    // bf16 is the upper half of an f32; the lower half cleared, both files hold the same numbers.
+    let upper: Vec<u8> = data.chunks_exact(4).flat_map(|b| [b[2], b[3]]).collect();
+    let cleared: Vec<u8> = data.chunks_exact(4).flat_map(|b| [0, 0, b[2], b[3]]).collect();
+    let as_f32 = put_together(&header, &cleared);
+    for (name, tensor) in header.as_object_mut().unwrap() {
+        if name != "__metadata__" {
+            tensor["dtype"] = json!("BF16");
+            let halved = |i: usize| tensor["data_offsets"][i].as_u64().unwrap() / 2;
+            tensor["data_offsets"] = json!([halved(0), halved(1)]);
+        }
+    }
+    let as_bf16 = put_together(&header, &upper);
+    for (name, device) in support::cpu_and_gpu() {
+        let logits = |file: &[u8]| {
+            let folder = folder("tiny-a", "model.fp32.safetensors").with("model.safetensors", file.to_vec());
+            let mut session = support::load(&folder, &device, incoder::Kv::F32, Some(8));
+            block_on(session.set_context(&[2, 17, 99], &incoder::Cancel::default())).unwrap();
+            session.logits().to_vec()
+        };
+        assert_eq!(logits(&as_bf16), logits(&as_f32), "{name}");
+    }
+}
+
 /// The same model in two shards with an index: the same tensors, whichever file they are in.
 #[test]
 fn shards_are_one_checkpoint() {
