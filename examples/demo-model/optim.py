@@ -26,7 +26,7 @@ class Muon(torch.optim.Optimizer):
     otherwise piles up until attention and GELU saturate.
     """
 
-    def __init__(self, parameters, lr, momentum=0.95, decay=1.0):
+    def __init__(self, parameters, lr, momentum=0.95, decay=0.2):
         super().__init__(parameters, dict(lr=lr, momentum=momentum, decay=decay))
 
     @staticmethod

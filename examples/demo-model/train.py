@@ -26,8 +26,8 @@ from stream import Stream
 HERE = Path(__file__).resolve().parent
 WARMUP_STEPS = 40
 HOLD = 0.15  # share of the budget at the full learning rate, after which it falls to 0
-STAGES = ((0.0, 16, 256), (0.35, 8, 512), (0.80, 4, 1024))  # from this share of the budget: rows, length
-NEGATIVES, SAMPLED_SHARE = 640, 0.75  # until this share the head sees a part of the vocabulary: it is 40 % of a step
+STAGES = ((0.0, 16, 256), (0.35, 8, 512), (0.85, 4, 1024))  # from this share of the budget: rows, length
+NEGATIVES, SAMPLED_SHARE = 640, 0.85  # until this share the head sees a part of the vocabulary: it is 40 % of a step
 CHECKPOINT_SECONDS = 240
 
 
