@@ -18,6 +18,7 @@ from objective import END_OF_MASK, END_OF_TEXT, sentinel
 from stream import Encoder
 
 HERE = Path(__file__).resolve().parent
+FILES = ("holes", "cursor", "ppl")
 LONGEST = 64  # tokens generated at most
 
 
@@ -99,11 +100,17 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", type=Path, default=HERE / "weights")
     parser.add_argument("--count", type=int, default=None, help="only the first COUNT entries of each file")
+    parser.add_argument("--threads", type=int, default=1, help="one is fastest where other programs run too")
+    parser.add_argument("--files", nargs="+", choices=FILES, default=FILES)
     parser.add_argument("--show", type=int, default=0, help="print the first SHOW answers")
     args = parser.parse_args()
+    torch.set_num_threads(args.threads)
     scorer = Scorer(args.weights)
-    for name in ("holes", "cursor"):
-        exact(scorer, name, args.count, args.show)
+    for name in args.files:
+        if name != "ppl":
+            exact(scorer, name, args.count, args.show)
+    if "ppl" not in args.files:
+        return
     perplexity, bits = scorer.perplexity([e["text"] for e in entries("ppl", args.count)])
     print(f"perplexity: {perplexity:.2f} a token, {bits:.3f} bits a character")
 
