@@ -1,7 +1,7 @@
 //! Scores a model on the held-out files of eval/ with the project's own engine, greedily, and prints the model card's table.
 //!
 //! ```text
-//! cargo run --release -p incoder --example evaluate -- [MODEL_FOLDER] [--count N] [--cpu]
+//! cargo run --release -p incoder --example evaluate -- [MODEL_FOLDER] [--only holes|cursor|ppl] [--count N] [--cpu]
 //! ```
 //! A line counts as found when it equals the hidden one, trailing blanks aside.
 
@@ -107,11 +107,12 @@ async fn exact(model: &mut Model, name: &str, count: usize) -> Result<(), Box<dy
 
 async fn run() -> Result<(), Box<dyn Error>> {
     let mut folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/demo-model/weights");
-    let (mut count, mut cpu) = (usize::MAX, false);
+    let (mut count, mut cpu, mut only) = (usize::MAX, false, None);
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--cpu" => cpu = true,
+            "--only" => only = Some(arguments.next().ok_or("--only needs holes, cursor or ppl")?),
             "--count" => count = arguments.next().ok_or("--count needs a number")?.parse()?,
             path => folder = PathBuf::from(path),
         }
@@ -129,11 +130,15 @@ async fn run() -> Result<(), Box<dyn Error>> {
     let tokenizer = Tokenizer::from_json(&files.text("tokenizer.json", 1 << 24).await?)?;
     let mut model = Model { session, tokenizer };
 
+    let wanted = |name: &str| only.as_deref().is_none_or(|only| only == name);
     println!("| held-out set | prompt | exact | exact, healed |\n|---|---|---|---|");
-    exact(&mut model, "holes.jsonl", count).await?;
-    exact(&mut model, "cursor.jsonl", count).await?;
-    let (token, bits) = model.perplexity(&entries("ppl.jsonl", count)?).await?;
-    println!("\nPerplexity {token:.2} a token, {bits:.3} bits a character.");
+    for name in ["holes", "cursor"].into_iter().filter(|name| wanted(name)) {
+        exact(&mut model, &format!("{name}.jsonl"), count).await?;
+    }
+    if wanted("ppl") {
+        let (token, bits) = model.perplexity(&entries("ppl.jsonl", count)?).await?;
+        println!("\nPerplexity {token:.2} a token, {bits:.3} bits a character.");
+    }
     Ok(())
 }
 

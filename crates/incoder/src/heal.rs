@@ -23,13 +23,15 @@ impl<'t> Healer<'t> {
 
     /// How many of `ids` (the last ones before the cursor) to keep, and the bytes of those taken back.
     ///
-    /// As many are taken as together still begin a longer token; never a special one, and never half a character.
+    /// As many are taken as together still begin a longer token; never a special one, never half a character, and never
+    /// a line break: text after one begins a token of its own anyway.
     pub fn take_back(&self, ids: &[u32]) -> (usize, Vec<u8>) {
         let (mut keep, mut taken) = (ids.len(), Vec::new());
         let mut bytes: Vec<u8> = Vec::new();
         for (i, &id) in ids.iter().enumerate().rev() {
             let token = self.tokenizer.token_bytes(id).unwrap_or_default();
-            if self.tokenizer.is_special(id) || bytes.len() + token.len() >= self.longest {
+            let breaks_line = token.iter().any(|byte| matches!(byte, b'\r' | b'\n'));
+            if self.tokenizer.is_special(id) || breaks_line || bytes.len() + token.len() >= self.longest {
                 break;
             }
             bytes.splice(0..0, token.iter().copied());

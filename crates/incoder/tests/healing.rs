@@ -26,7 +26,8 @@ fn begins_a_longer_token(bytes: &[u8]) -> bool {
 fn takes_back_what_begins_a_longer_token() {
     let healer = Healer::new(&TOKENIZER);
     for (text, taken) in [
-        ("x\n", "\n"),
+        ("x\n", ""),
+        ("x\r\n\r\n", ""),
         ("def f(x):\n    retur", "    retur"),
         ("_interopRequireDef", "_interopRequireDef"),
         ("<|endofmask|>impor", "impor"),
@@ -51,7 +52,7 @@ fn published_vocabulary() {
     };
     let tokenizer = Tokenizer::from_json(&json).unwrap();
     let healer = Healer::new(&tokenizer);
-    for (text, taken) in [("\nimport nump", "import nump"), ("if x:\n        retur", "        retur"), ("a\n", "\n")] {
+    for (text, taken) in [("\nimport nump", "import nump"), ("if x:\n        retur", "        retur"), ("a\n", "")] {
         let (_, bytes) = healer.take_back(&tokenizer.encode(text, Sentinels::Refuse).unwrap());
         assert_eq!(String::from_utf8(bytes).unwrap(), taken);
     }
@@ -97,7 +98,8 @@ proptest! {
         for from in 1..keep {
             let longer = bytes(&ids[from..]);
             let special = ids[from..].iter().any(|&id| TOKENIZER.is_special(id));
-            prop_assert!(special || !begins_a_longer_token(&longer) || std::str::from_utf8(&longer).is_err());
+            let breaks_line = longer.contains(&b'\n');
+            prop_assert!(special || breaks_line || !begins_a_longer_token(&longer) || std::str::from_utf8(&longer).is_err());
         }
     }
 
