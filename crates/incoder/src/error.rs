@@ -68,8 +68,8 @@ pub enum Error {
         /// What the driver said.
         reason: String,
     },
-    /// The adapter could not allocate what was planned.
-    #[error("the GPU is out of memory: {what} needs {need} bytes")]
+    /// The device could not allocate what was planned.
+    #[error("out of memory: {what} needs {need} bytes")]
     OutOfMemory {
         /// What was being allocated.
         what: String,

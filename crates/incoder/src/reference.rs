@@ -5,7 +5,7 @@
 
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::forward::{Column, Kv, sinusoids};
 
 /// y = W x + b for W [outputs, inputs].
@@ -95,6 +95,7 @@ impl Reference {
         loaded: &mut dyn FnMut(u64),
     ) -> Result<Self> {
         let (d, f) = (config.d_model, config.ffn_dim);
+        check_room(capacity.saturating_mul(d).saturating_mul(2 * config.num_layers + 1))?;
         let embedding = checkpoint.rows("embed_tokens.weight", 0..config.vocab_size).await?;
         loaded(embedding.len() as u64);
         let mut layers = Vec::with_capacity(config.num_layers);
@@ -176,6 +177,13 @@ impl Reference {
     pub fn head(&self, h: &[f32]) -> Vec<f32> {
         self.embedding.chunks_exact(self.config.d_model).map(|row| dot(row, h)).collect()
     }
+}
+
+/// Asks for room for the KV cache and the positions before any of it is taken: running out later would end the program.
+fn check_room(values: usize) -> Result<()> {
+    let what = "the KV cache (ask for a shorter context)".to_owned();
+    let need = (values as u64).saturating_mul(4);
+    Vec::<f32>::new().try_reserve_exact(values).map_err(|_| Error::OutOfMemory { what, need })
 }
 
 /// softmax(q Kᵀ) V of one head, whose slice of every cache row [d] begins at `offset`.

@@ -66,7 +66,9 @@ impl Plan {
         let mixed = activations("mixed", d)?;
         let inner = activations("inner", config.ffn_dim)?;
         let scores = activations("scores", heads * capacity)?;
-        let positions = gpu.upload("positions", &sinusoids(capacity, d))?;
+        // The buffer first: it refuses a context too long for the adapter before the host computes a table for it.
+        let positions = gpu.storage("positions", (capacity * d * 4) as u64)?;
+        gpu.queue.write_buffer(&positions, 0, bytemuck::cast_slice(&sinusoids(capacity, d)));
         let logits_stride = config.vocab_size.next_multiple_of(BLOCK_ROWS);
         let logits_bytes = (max_logits * logits_stride * 4) as u64;
         let logits = gpu.storage("logits", logits_bytes)?;
