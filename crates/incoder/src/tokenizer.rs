@@ -67,6 +67,8 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Tokenizer`] for wrong JSON, or a tokenizer that does not decode byte-level tokens.
     pub fn from_json(json: &str) -> Result<Self> {
+        // The tokenizers crate panics on wrong JSON inside a decoder, so nothing but right JSON may reach it.
+        serde_json::from_str::<serde_json::Value>(json).map_err(failed)?;
         let mut inner: tokenizers::Tokenizer = json.parse().map_err(failed)?;
         if !matches!(inner.get_decoder(), Some(DecoderWrapper::ByteLevel(_))) {
             return Err(failed("the decoder is not ByteLevel, which InCoder's tokens need"));

@@ -146,6 +146,17 @@ fn a_length_limit_left_in_the_file_does_not_cut_prompts() {
     assert_eq!(tokenizer.encode(text, Sentinels::Refuse).unwrap(), TOK_512.encode(text, Sentinels::Refuse).unwrap());
 }
 
+#[test]
+fn a_strange_decoder_is_refused() {
+    let json = std::fs::read_to_string(oracle("tok-512").join("tokenizer.json")).unwrap();
+    let whole: serde_json::Value = serde_json::from_str(&json).unwrap();
+    for decoder in ["5", "[]", "\"x\"", "null", "{}", "{\"type\": 3}", "{\"type\": \"None\"}"] {
+        let mut strange = whole.clone();
+        strange["decoder"] = serde_json::from_str(decoder).unwrap();
+        assert!(Tokenizer::from_json(&strange.to_string()).is_err(), "{decoder}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
