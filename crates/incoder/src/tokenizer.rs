@@ -67,8 +67,7 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Tokenizer`] for wrong JSON, or a tokenizer that does not decode byte-level tokens.
     pub fn from_json(json: &str) -> Result<Self> {
-        // The tokenizers crate panics on wrong JSON inside a decoder, so nothing but right JSON may reach it.
-        serde_json::from_str::<serde_json::Value>(json).map_err(failed)?;
+        check_file(json)?;
         let mut inner: tokenizers::Tokenizer = json.parse().map_err(failed)?;
         if !matches!(inner.get_decoder(), Some(DecoderWrapper::ByteLevel(_))) {
             return Err(failed("the decoder is not ByteLevel, which InCoder's tokens need"));
@@ -310,6 +309,26 @@ fn take_complete(bytes: &mut Vec<u8>) -> String {
     let left = rest.to_vec();
     *bytes = left;
     text
+}
+
+/// Refuses what the tokenizers crate would panic on: wrong JSON inside a decoder, and merges that make no token.
+fn check_file(json: &str) -> Result<()> {
+    let file: serde_json::Value = serde_json::from_str(json).map_err(failed)?;
+    let model = &file["model"];
+    let prefix = &model["continuing_subword_prefix"];
+    if !prefix.is_null() && prefix != "" {
+        return Err(failed(format!("continuing_subword_prefix is {prefix}, InCoder's tokenizer has none")));
+    }
+    for merge in model["merges"].as_array().into_iter().flatten() {
+        let (a, b) = match merge {
+            serde_json::Value::String(pair) => pair.split_once(' ').unwrap_or_default(),
+            pair => (pair[0].as_str().unwrap_or_default(), pair[1].as_str().unwrap_or_default()),
+        };
+        if model["vocab"].get(format!("{a}{b}")).is_none() {
+            return Err(failed(format!("the merge {merge} makes a token that the vocabulary lacks")));
+        }
+    }
+    Ok(())
 }
 
 fn failed(problem: impl ToString) -> Error {
