@@ -33,6 +33,7 @@ pub fn open(model: &cli::Model, device: &cli::Device, global: &Global) -> Result
             Kv::F16 => incoder::Kv::F16,
             Kv::F32 => incoder::Kv::F32,
         },
+        warm_up: false,
     };
     let name = match &on {
         Device::Gpu(gpu) => format!("{} ({})", gpu.report().name, gpu.report().backend),
@@ -41,7 +42,11 @@ pub fn open(model: &cli::Model, device: &cli::Device, global: &Global) -> Result
     let which = model.dir.as_ref().map_or("the demo model".to_owned(), |dir| dir.display().to_string());
     tracing::info!("{which}, {:.1}M parameters, on {name}", config.parameters() as f64 / 1e6);
     let mut bar = Loading::new(global.quiet);
-    let mut on_progress = |p: incoder::Progress| bar.update(2 * p.done, 2 * p.total);
+    let mut on_progress = |progress| {
+        if let incoder::Progress::Upload { done, total } = progress {
+            bar.update(done, total);
+        }
+    };
     let session = pollster::block_on(Session::load(folder.as_ref(), &on, &options, &mut on_progress))?;
     Ok(Engine { session, tokenizer })
 }

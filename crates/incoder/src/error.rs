@@ -62,6 +62,14 @@ pub enum Error {
         /// What the platform said.
         problem: String,
     },
+    /// A shader does not compile on this adapter.
+    #[error("the kernel {name} does not compile on this adapter: {problem}")]
+    Kernel {
+        /// Its entry point.
+        name: String,
+        /// What the compiler said.
+        problem: String,
+    },
     /// The GPU was lost, or refused work, while running.
     #[error("the GPU device was lost: {reason}")]
     DeviceLost {

@@ -57,6 +57,7 @@ pub use gpu::{AdapterReport, Gpu, GpuOptions, Tuning};
 pub use heal::Healer;
 pub use infill::{Infill, InfillOptions, Infilling, infill};
 pub use load::{Device, LoadOptions, Progress};
+pub use model::largest_buffers;
 pub use sample::{Draw, LogProbs, Sampler, Sampling};
 pub use score::{RankBy, RankOptions, Ranked, Score, rerank, score, score_streaming};
 pub use session::{Cancel, Prefill, Session};

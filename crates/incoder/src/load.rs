@@ -29,15 +29,56 @@ pub struct LoadOptions {
     pub context: Option<usize>,
     /// How keys and values are stored.
     pub kv: Kv,
+    /// Compute a few tokens at the end, so that the first real one does not wait for the driver's compiler.
+    pub warm_up: bool,
 }
 
-/// How far loading is.
+/// How far loading is: what the GPU compiles, then what it is sent, then the warm-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Progress {
-    /// Parameters loaded.
-    pub done: u64,
-    /// Parameters of the model.
-    pub total: u64,
+pub enum Progress {
+    /// Kernels compiled.
+    Compile {
+        /// Pipelines done.
+        done: u64,
+        /// Pipelines in all.
+        total: u64,
+    },
+    /// Weights read and sent to the device.
+    Upload {
+        /// Bytes of fp16 done.
+        done: u64,
+        /// Bytes of fp16 in all.
+        total: u64,
+    },
+    /// The warm-up, when it was asked for.
+    WarmUp {
+        /// Steps done.
+        done: u64,
+        /// Steps in all.
+        total: u64,
+    },
+}
+
+/// Counts what was loaded.
+pub(crate) struct Loaded<'a> {
+    done: u64,
+    total: u64,
+    on_progress: &'a mut dyn FnMut(Progress),
+}
+
+impl<'a> Loaded<'a> {
+    pub fn new(config: &Config, on_progress: &'a mut dyn FnMut(Progress)) -> Self {
+        Self { done: 0, total: 2 * config.parameters(), on_progress }
+    }
+
+    pub fn add(&mut self, parameters: u64) {
+        self.done = (self.done + 2 * parameters).min(self.total);
+        (self.on_progress)(Progress::Upload { done: self.done, total: self.total });
+    }
+
+    pub fn finish(&mut self) {
+        (self.on_progress)(Progress::Upload { done: self.total, total: self.total });
+    }
 }
 
 impl Session {
@@ -45,7 +86,7 @@ impl Session {
     ///
     /// # Errors
     /// What [`Config::from_json`] and [`Checkpoint::open`] refuse, [`Error::Limit`] and [`Error::OutOfMemory`] when the
-    /// adapter cannot hold it, [`Error::Argument`] for a context of 0 tokens.
+    /// adapter cannot hold it, [`Error::Kernel`] when it refuses a shader, [`Error::Argument`] for a context of 0 tokens.
     pub async fn load(
         folder: &dyn Folder,
         device: &Device,
@@ -53,27 +94,23 @@ impl Session {
         on_progress: &mut dyn FnMut(Progress),
     ) -> Result<Self> {
         let config = Config::from_json(&folder.text("config.json", MAX_CONFIG_BYTES).await?)?;
-        let checkpoint = Checkpoint::open(folder, &config).await?;
         let capacity = options.context.unwrap_or(config.max_position_embeddings);
         if capacity == 0 {
             return Err(Error::argument("a context of 0 tokens holds nothing: ask for at least 1"));
         }
-        let total = config.parameters();
-        let mut done = 0;
-        let mut loaded = |parameters: u64| {
-            done += parameters;
-            on_progress(Progress { done: done.min(total), total });
-        };
-        let kv = options.kv;
         let backend = match device {
             Device::Cpu => {
-                Backend::Cpu(Box::new(Reference::load(&config, &checkpoint, capacity, kv, &mut loaded).await?))
+                let checkpoint = Checkpoint::open(folder, &config).await?;
+                let mut loaded = Loaded::new(&config, on_progress);
+                let mut count = |parameters| loaded.add(parameters);
+                let model = Reference::load(&config, &checkpoint, capacity, options.kv, &mut count).await?;
+                loaded.finish();
+                Backend::Cpu(Box::new(model))
             }
             Device::Gpu(gpu) => {
-                Backend::Gpu(Box::new(Plan::load(gpu, &config, &checkpoint, capacity, kv, &mut loaded).await?))
+                Backend::Gpu(Box::new(Plan::load(gpu, &config, folder, capacity, options, on_progress).await?))
             }
         };
-        on_progress(Progress { done: total, total });
         Ok(Self::new(backend))
     }
 }

@@ -307,7 +307,7 @@ fn a_cancelled_prefill_leaves_a_usable_cache() {
 fn a_context_beyond_all_memory_is_refused_with_numbers() {
     let folder = folder("tiny-a", "model.fp16.safetensors");
     for (name, device) in cpu_and_gpu() {
-        let options = incoder::LoadOptions { context: Some(1 << 40), kv: Kv::F16 };
+        let options = incoder::LoadOptions { context: Some(1 << 40), ..Default::default() };
         let refused = pollster::block_on(Session::load(&folder, &device, &options, &mut |_| ())).unwrap_err();
         let limit = matches!(refused, incoder::Error::Limit { .. } | incoder::Error::OutOfMemory { .. });
         assert!(limit && refused.to_string().contains("needs"), "{name}: {refused}");

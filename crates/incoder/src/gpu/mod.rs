@@ -15,6 +15,9 @@ pub struct GpuOptions {
     pub adapter: Option<String>,
     /// Do without subgroup operations even where the adapter has them: the slow path, for tests.
     pub no_subgroups: bool,
+    /// The device will have subgroup operations although the API does not list them: wgpu cannot ask a browser for the
+    /// feature, so the page adds it to the request itself.
+    pub assume_subgroups: bool,
     /// Use these workgroup shapes instead of those for the adapter's kind.
     pub tuning: Option<Tuning>,
     /// Never bind or allocate more than this many bytes at once, to test how matrices are split; `None`: the adapter's limits.
@@ -130,10 +133,11 @@ impl Gpu {
     /// [`Error::NoAdapter`] when there is none, or none of that name; the reason says which.
     pub async fn open(options: &GpuOptions) -> Result<Self> {
         let adapter = Self::adapter(&instance(), options.adapter.as_deref()).await?;
-        let report = AdapterReport::new(&adapter);
+        let mut report = AdapterReport::new(&adapter);
+        report.subgroups |= options.assume_subgroups;
         let use_subgroups = report.subgroups && !options.no_subgroups;
         let mut required_features = adapter.features() & wgpu::Features::TIMESTAMP_QUERY;
-        if use_subgroups {
+        if use_subgroups && !options.assume_subgroups {
             required_features |= wgpu::Features::SUBGROUP;
         }
         let descriptor = wgpu::DeviceDescriptor {
@@ -253,6 +257,19 @@ impl Gpu {
         Ok(buffer)
     }
 
+    /// Runs `make`, which compiles `kernel`, and waits for the compiler's verdict.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`] with what the compiler said.
+    pub(crate) async fn compiling<T>(&self, kernel: &str, make: impl FnOnce() -> T) -> Result<T> {
+        let validation = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let made = make();
+        match validation.pop().await {
+            Some(error) => Err(Error::Kernel { name: kernel.to_owned(), problem: error.to_string() }),
+            None => Ok(made),
+        }
+    }
+
     /// Runs `make`, which allocates, and reports exhausted memory as [`Error::OutOfMemory`] with the plan's `bytes`.
     ///
     /// # Errors
@@ -328,15 +345,13 @@ impl Gpu {
         self.check()
     }
 
-    /// Waits until all submitted work is done, so that staging memory is given back.
+    /// Submits what was written to buffers and waits, so that staging memory is given back.
     ///
     /// # Errors
     /// [`Error::DeviceLost`] when the device is.
-    pub(crate) fn settle(&self) -> Result<()> {
+    pub(crate) async fn settle(&self) -> Result<()> {
         self.queue.submit([]);
-        let polled = self.device.poll(wgpu::PollType::wait_indefinitely());
-        polled.map_err(|e| Error::DeviceLost { reason: e.to_string() })?;
-        self.check()
+        self.finished().await
     }
 }
 

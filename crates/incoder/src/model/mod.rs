@@ -7,3 +7,4 @@ mod tests;
 mod weights;
 
 pub(crate) use plan::Plan;
+pub use plan::largest_buffers;

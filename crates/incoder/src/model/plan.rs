@@ -1,12 +1,13 @@
 //! The forward step over named buffers: the recipe of the model, laid out once at load.
 
-use super::step::{Shapes, Step};
+use super::step::{PIPELINES, Shapes, Step};
 use super::weights::{BLOCK_ROWS, Weights};
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Folder};
 use crate::config::Config;
 use crate::error::Result;
 use crate::forward::{Column, Kv, sinusoids};
 use crate::gpu::Gpu;
+use crate::load::{LoadOptions, Loaded, Progress};
 
 /// Tokens of one prefill chunk on hardware: short enough that a cancel is felt and the page stays alive.
 const HARDWARE_COLUMNS: usize = 128;
@@ -25,83 +26,130 @@ pub(crate) struct Plan {
     step: Step,
     logits: wgpu::Buffer,
     staging: wgpu::Buffer,
-    /// Values from one column's logits to the next.
-    logits_stride: usize,
+}
+
+/// What a step computes in, apart from the weights and the KV cache.
+#[derive(Debug)]
+struct Activations {
+    x: wgpu::Buffer,
+    h: wgpu::Buffer,
+    q: wgpu::Buffer,
+    mixed: wgpu::Buffer,
+    inner: wgpu::Buffer,
+    scores: wgpu::Buffer,
+    positions: wgpu::Buffer,
+    logits: wgpu::Buffer,
+    staging: wgpu::Buffer,
+}
+
+/// Values from one column's logits to the next.
+fn logits_stride(config: &Config) -> usize {
+    config.vocab_size.next_multiple_of(BLOCK_ROWS)
+}
+
+impl Activations {
+    fn new(gpu: &Gpu, config: &Config, capacity: usize, columns: usize) -> Result<Self> {
+        let wide = |what: &str, width: usize| gpu.storage(what, columns as u64 * width as u64 * 4);
+        let (d, logits_bytes) = (config.d_model, (MAX_LOGITS.min(columns) * logits_stride(config) * 4) as u64);
+        // The buffer first: it refuses a context too long for the adapter before the host computes a table for it.
+        let positions = gpu.storage("positions", capacity as u64 * d as u64 * 4)?;
+        gpu.queue.write_buffer(&positions, 0, bytemuck::cast_slice(&sinusoids(capacity, d)));
+        let readable = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+        Ok(Self {
+            x: wide("x", d)?,
+            h: wide("h", d)?,
+            q: wide("q", d)?,
+            mixed: wide("mixed", d)?,
+            inner: wide("inner", config.ffn_dim)?,
+            scores: gpu.storage("scores", columns as u64 * config.heads as u64 * capacity as u64 * 4)?,
+            positions,
+            logits: gpu.storage("logits", logits_bytes)?,
+            staging: gpu.buffer("logits to read", logits_bytes, readable)?,
+        })
+    }
 }
 
 impl Plan {
-    /// Uploads the weights, makes room for `capacity` tokens and lays out the step.
+    /// Makes room for the activations of `capacity` tokens, compiles the kernels, uploads the weights and lays out the step.
+    ///
+    /// The checkpoint is opened last, so that a browser compiles while the files are still on their way.
     ///
     /// # Errors
-    /// [`crate::Error::Limit`] and [`crate::Error::OutOfMemory`] when the adapter cannot hold the model, and what
-    /// reading the checkpoint reports.
+    /// [`crate::Error::Limit`] and [`crate::Error::OutOfMemory`] when the adapter cannot hold the model,
+    /// [`crate::Error::Kernel`] when it refuses a shader, and what opening and reading the checkpoint reports.
     pub async fn load(
         gpu: &Gpu,
         config: &Config,
-        checkpoint: &Checkpoint,
+        folder: &dyn Folder,
         capacity: usize,
-        kv: Kv,
-        loaded: &mut dyn FnMut(u64),
+        options: &LoadOptions,
+        on_progress: &mut dyn FnMut(Progress),
     ) -> Result<Self> {
-        let bytes = config.parameters() * 2 + config.kv_bytes_per_token(kv.bytes()) * capacity as u64;
+        let software = gpu.report().kind == "software";
+        let widest = (config.heads as u64).saturating_mul(capacity as u64).max(config.ffn_dim as u64);
+        let fitting = gpu.max_binding_bytes() / widest.saturating_mul(4);
+        let fitting = fitting.clamp(1, HARDWARE_COLUMNS as u64) as usize;
+        let max_columns = if software { SOFTWARE_COLUMNS } else { HARDWARE_COLUMNS }.min(fitting);
+        let kv = options.kv;
+        let bytes = config.gpu_bytes(capacity, kv);
         let load = async || {
-            let weights = Weights::load(gpu, config, checkpoint, loaded).await?;
-            Self::new(gpu, config, &weights, capacity, kv)
+            let activations = Activations::new(gpu, config, capacity, max_columns)?;
+            let mut compiled = |done| on_progress(Progress::Compile { done, total: PIPELINES });
+            let step = Step::new(gpu, Shapes::new(config, capacity, kv), max_columns, &mut compiled).await?;
+            let checkpoint = Checkpoint::open(folder, config).await?;
+            let mut loaded = Loaded::new(config, on_progress);
+            let weights = Weights::load(gpu, config, &checkpoint, &mut |parameters| loaded.add(parameters)).await?;
+            loaded.finish();
+            let step = Self::lay_out(gpu, config, step, &activations, &weights, (capacity * kv.bytes()) as u64)?;
+            Ok((activations, step))
         };
-        gpu.allocating("the model and its KV cache", bytes, load).await
+        let (activations, step) = gpu.allocating("the model and its KV cache", bytes, load).await?;
+        let Activations { logits, staging, .. } = activations;
+        let config = config.clone();
+        let mut plan = Self { gpu: gpu.clone(), config, capacity, max_columns, step, logits, staging };
+        if options.warm_up {
+            on_progress(Progress::WarmUp { done: 0, total: 1 });
+            plan.warm_up().await?;
+            on_progress(Progress::WarmUp { done: 1, total: 1 });
+        }
+        Ok(plan)
     }
 
-    fn new(gpu: &Gpu, config: &Config, weights: &Weights, capacity: usize, kv: Kv) -> Result<Self> {
-        let (d, heads) = (config.d_model, config.heads);
-        let software = gpu.report().kind == "software";
-        let score_bytes = (heads * capacity * 4) as u64;
-        let fitting = (gpu.max_binding_bytes() / score_bytes).max(1) as usize;
-        let max_columns = if software { SOFTWARE_COLUMNS } else { HARDWARE_COLUMNS }.min(fitting);
-        let max_logits = MAX_LOGITS.min(max_columns);
-
-        let activations = |what: &str, width: usize| gpu.storage(what, (max_columns * width * 4) as u64);
-        let x = activations("x", d)?;
-        let h = activations("h", d)?;
-        let q = activations("q", d)?;
-        let mixed = activations("mixed", d)?;
-        let inner = activations("inner", config.ffn_dim)?;
-        let scores = activations("scores", heads * capacity)?;
-        // The buffer first: it refuses a context too long for the adapter before the host computes a table for it.
-        let positions = gpu.storage("positions", (capacity * d * 4) as u64)?;
-        gpu.queue.write_buffer(&positions, 0, bytemuck::cast_slice(&sinusoids(capacity, d)));
-        let logits_stride = config.vocab_size.next_multiple_of(BLOCK_ROWS);
-        let logits_bytes = (max_logits * logits_stride * 4) as u64;
-        let logits = gpu.storage("logits", logits_bytes)?;
-        let readable = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-        let staging = gpu.buffer("logits to read", logits_bytes, readable)?;
-
-        let mut step = Step::new(gpu, Shapes::new(config, capacity, kv), max_columns)?;
-        step.embed(&weights.embedding, &positions, &x);
+    /// The recipe; `row_bytes` are the bytes of one value of every row of the KV cache.
+    fn lay_out(
+        gpu: &Gpu,
+        config: &Config,
+        mut step: Step,
+        activations: &Activations,
+        weights: &Weights,
+        row_bytes: u64,
+    ) -> Result<Step> {
+        let Activations { x, h, q, mixed, inner, scores, positions, logits, .. } = activations;
+        step.embed(&weights.embedding, positions, x);
         for layer in &weights.layers {
-            let cache_bytes = (capacity * d * kv.bytes()) as u64;
-            let keys = gpu.storage("keys", cache_bytes)?;
-            let values = gpu.storage("values", cache_bytes)?;
-            step.norm(&x, &layer.attention_norm, &h);
-            step.qkv(&h, &layer.qkv, &q, &keys, &values);
-            step.scores(&q, &keys, &scores);
-            step.values(&scores, &values, &mixed);
-            step.residual(&mixed, &layer.out, &x);
-            step.norm(&x, &layer.ffn_norm, &h);
-            step.gelu(&h, &layer.fc1, &inner);
-            step.residual(&inner, &layer.fc2, &x);
+            let keys = gpu.storage("keys", row_bytes * config.d_model as u64)?;
+            let values = gpu.storage("values", row_bytes * config.d_model as u64)?;
+            step.norm(x, &layer.attention_norm, h);
+            step.qkv(h, &layer.qkv, q, &keys, &values);
+            step.scores(q, &keys, scores);
+            step.values(scores, &values, mixed);
+            step.residual(mixed, &layer.out, x);
+            step.norm(x, &layer.ffn_norm, h);
+            step.gelu(h, &layer.fc1, inner);
+            step.residual(inner, &layer.fc2, x);
         }
-        step.norm_last(&x, &weights.final_norm, &h);
-        step.logits(&h, &weights.embedding, &logits);
-        Ok(Self {
-            gpu: gpu.clone(),
-            config: config.clone(),
-            capacity,
-            max_columns,
-            step,
-            logits,
-            staging,
-            logits_stride,
-        })
+        step.norm_last(x, &weights.final_norm, h);
+        step.logits(h, &weights.embedding, logits);
+        Ok(step)
+    }
+
+    /// One step of one token and one of a prefill tile: drivers compile at the first dispatch.
+    async fn warm_up(&mut self) -> Result<()> {
+        for count in [1, self.max_columns.min(self.capacity).min(8)] {
+            let columns: Vec<Column> = (0..count).map(|row| Column::context(0, row)).collect();
+            self.forward(&columns, 1).await?;
+        }
+        Ok(())
     }
 
     pub fn config(&self) -> &Config {
@@ -126,7 +174,8 @@ impl Plan {
         let mut encoder =
             self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("step") });
         self.step.encode(&mut encoder, columns, logits);
-        let values = logits * self.logits_stride;
+        let stride = logits_stride(&self.config);
+        let values = logits * stride;
         encoder.copy_buffer_to_buffer(&self.logits, 0, &self.staging, 0, Some((values * 4) as u64));
         self.gpu.queue.submit([encoder.finish()]);
         if logits == 0 {
@@ -134,6 +183,21 @@ impl Plan {
             return Ok(Vec::new());
         }
         let read = self.gpu.read(&self.staging, values).await?;
-        Ok(read.chunks_exact(self.logits_stride).map(|row| row[..self.config.vocab_size].to_vec()).collect())
+        Ok(read.chunks_exact(stride).map(|row| row[..self.config.vocab_size].to_vec()).collect())
     }
+}
+
+/// The largest buffers of a model that cannot be split, as (what, bytes), largest first; an adapter whose binding or
+/// buffer limit is below one of them cannot run it. `columns` of a step shrink to fit, so one counts.
+pub fn largest_buffers(config: &Config, capacity: usize, kv: Kv) -> Vec<(&'static str, u64)> {
+    let (d, capacity, vocab) = (config.d_model as u64, capacity as u64, logits_stride(config) as u64);
+    let mut buffers = vec![
+        ("positions", capacity * d * 4),
+        ("keys or values of a layer", capacity * d * kv.bytes() as u64),
+        ("attention scores of one token", config.heads as u64 * capacity * 4),
+        ("logits", MAX_LOGITS as u64 * vocab * 4),
+        ("one block of a matrix", (BLOCK_ROWS * config.ffn_dim.max(config.d_model) * 2) as u64),
+    ];
+    buffers.sort_by_key(|buffer| std::cmp::Reverse(buffer.1));
+    buffers
 }

@@ -2,11 +2,14 @@
 
 use super::weights::{Linear, Matrix, Norm};
 use crate::config::Config;
+use crate::error::Result;
 use crate::forward::{Column, Kv};
 use crate::gpu::{self, Binding, Gpu, Kernel, shaders};
 
 /// Tokens that one read of the weights serves: the variants of linear.wgsl.
 const TILES: [u32; 4] = [1, 2, 4, 8];
+/// Pipelines that [`Step::new`] compiles.
+pub(crate) const PIPELINES: u64 = 5 + 4 * TILES.len() as u64;
 /// Threads of embed.wgsl.
 const EMBED_THREADS: u32 = 16;
 /// Threads of a workgroup that every adapter allows.
@@ -44,18 +47,31 @@ struct Entry {
     kernels: Vec<Kernel>,
 }
 
-impl Entry {
-    fn new(
-        gpu: &Gpu,
+/// Compiles entry points and says how many pipelines are done.
+struct Compiler<'a> {
+    gpu: &'a Gpu,
+    done: u64,
+    on_compiled: &'a mut dyn FnMut(u64),
+}
+
+impl Compiler<'_> {
+    async fn entry(
+        &mut self,
         source: gpu::Source,
         name: &'static str,
         bindings: &[Binding],
         variants: &[Vec<(&str, f64)>],
-    ) -> Self {
-        let module = source.module(gpu);
+    ) -> Result<Entry> {
+        let gpu = self.gpu;
         let layout = gpu::layout(gpu, name, bindings);
-        let kernels = variants.iter().map(|constants| Kernel::new(gpu, &module, name, &layout, constants)).collect();
-        Self { name, layout, kernels }
+        let module = gpu.compiling(name, || source.module(gpu)).await?;
+        let mut kernels = Vec::with_capacity(variants.len());
+        for constants in variants {
+            kernels.push(gpu.compiling(name, || Kernel::new(gpu, &module, name, &layout, constants)).await?);
+            self.done += 1;
+            (self.on_compiled)(self.done);
+        }
+        Ok(Entry { name, layout, kernels })
     }
 }
 
@@ -100,9 +116,12 @@ pub(crate) struct Step {
 impl Step {
     /// Compiles the kernels for `shapes`; `max_columns` is the most columns of a step.
     ///
+    /// `on_compiled` is told how many of the [`PIPELINES`] are done.
+    ///
     /// # Errors
-    /// [`crate::Error::Limit`] when the state buffer could not be bound.
-    pub fn new(gpu: &Gpu, shapes: Shapes, max_columns: usize) -> crate::Result<Self> {
+    /// [`crate::Error::Limit`] when the state buffer could not be bound, [`crate::Error::Kernel`] when the adapter's
+    /// compiler refuses a shader.
+    pub async fn new(gpu: &Gpu, shapes: Shapes, max_columns: usize, on_compiled: &mut dyn FnMut(u64)) -> Result<Self> {
         use Binding::{Read, Uniform, Write};
         let tuning = gpu.tuning();
         let flag = |b: bool| f64::from(u8::from(b));
@@ -111,50 +130,53 @@ impl Step {
         let norm_source = if gpu.uses_subgroups() { shaders::LAYER_NORM_SUBGROUPS } else { shaders::LAYER_NORM };
         let norm = |last: bool| {
             let width = shapes.d_model as f64 / 4.0;
-            let constants = vec![("THREADS", f64::from(tuning.norm_threads)), ("WIDTH", width), ("LAST", flag(last))];
-            Entry::new(gpu, norm_source, "layer_norm", &[Read, Read, Read, Write, Read], &[constants])
+            [vec![("THREADS", f64::from(tuning.norm_threads)), ("WIDTH", width), ("LAST", flag(last))]]
         };
-        let linear = |name, bindings: &[Binding], extra: &[(&'static str, f64)]| {
-            let variant = |&tile: &u32| {
+        let tiles = |extra: &[(&'static str, f64)]| {
+            TILES.map(|tile| {
                 // A wide tile has enough work in a thread already; more slices only cost workgroup memory.
                 let slices = (2 * tuning.linear_slices / tile).clamp(1, tuning.linear_slices);
                 let mut constants = vec![("COLUMNS", f64::from(tile)), ("SLICES", f64::from(slices))];
                 constants.extend_from_slice(extra);
                 constants
-            };
-            Entry::new(gpu, shaders::LINEAR, name, bindings, &TILES.iter().map(variant).collect::<Vec<_>>())
+            })
         };
         let (threads, pairs) = (f64::from(tuning.score_threads), shapes.head_dim as u32 / 2);
         let value_slices = tuning.value_slices.min(MAX_THREADS / pairs).max(1);
         let cache =
             [("D_MODEL", shapes.d_model as f64), ("HEAD_DIM", head_dim), ("CAPACITY", capacity), ("KV_F16", fp16)];
-        let scores = vec![
+        let scores = [vec![
             ("THREADS", threads),
             ("HEADS", heads),
             ("HEAD_DIM", head_dim),
             ("CAPACITY", capacity),
             ("KV_F16", fp16),
-        ];
-        let values = vec![
+        ]];
+        let values = [vec![
             ("PAIRS", f64::from(pairs)),
             ("SLICES", f64::from(value_slices)),
             ("HEADS", heads),
             ("CAPACITY", capacity),
             ("KV_F16", fp16),
-        ];
+        ]];
+        let linear = shaders::LINEAR;
         let attention = [Read, Read, Write, Read];
-        let scale = vec![("SCALE", shapes.embed_scale)];
+        let scale = [vec![("SCALE", shapes.embed_scale)]];
+        let to_cache = [Read, Read, Write, Read, Uniform, Read, Write, Write];
+        let biased = [Read, Read, Write, Read, Uniform, Read];
+        let normed = [Read, Read, Read, Write, Read];
+        let mut compiler = Compiler { gpu, done: 0, on_compiled };
         Ok(Self {
             state: gpu.storage("state", (2 * 4 + max_columns * size_of::<Column>()) as u64)?,
-            embed: Entry::new(gpu, shaders::EMBED, "embed", &[Read, Read, Write, Read, Uniform], &[scale]),
-            norm: norm(false),
-            norm_last: norm(true),
-            qkv: linear("project_qkv", &[Read, Read, Write, Read, Uniform, Read, Write, Write], &cache),
-            scores: Entry::new(gpu, shaders::ATTENTION_SCORES, "attention_scores", &attention, &[scores]),
-            values: Entry::new(gpu, shaders::ATTENTION_VALUES, "attention_values", &attention, &[values]),
-            residual: linear("project_residual", &[Read, Read, Write, Read, Uniform, Read], &[]),
-            gelu: linear("project_gelu", &[Read, Read, Write, Read, Uniform, Read], &[]),
-            logits: linear("project_logits", &[Read, Read, Write, Read, Uniform], &[]),
+            embed: compiler.entry(shaders::EMBED, "embed", &[Read, Read, Write, Read, Uniform], &scale).await?,
+            norm: compiler.entry(norm_source, "layer_norm", &normed, &norm(false)).await?,
+            norm_last: compiler.entry(norm_source, "layer_norm", &normed, &norm(true)).await?,
+            qkv: compiler.entry(linear, "project_qkv", &to_cache, &tiles(&cache)).await?,
+            scores: compiler.entry(shaders::ATTENTION_SCORES, "attention_scores", &attention, &scores).await?,
+            values: compiler.entry(shaders::ATTENTION_VALUES, "attention_values", &attention, &values).await?,
+            residual: compiler.entry(linear, "project_residual", &biased, &tiles(&[])).await?,
+            gelu: compiler.entry(linear, "project_gelu", &biased, &tiles(&[])).await?,
+            logits: compiler.entry(linear, "project_logits", &[Read, Read, Write, Read, Uniform], &tiles(&[])).await?,
             ops: Vec::new(),
             gpu: gpu.clone(),
             shapes,

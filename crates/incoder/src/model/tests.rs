@@ -6,6 +6,7 @@ use crate::checkpoint::{Checkpoint, MemoryFolder, tensor_shapes};
 use crate::config::Config;
 use crate::forward::{Column, Kv, sinusoids};
 use crate::gpu::{Gpu, GpuOptions, Tuning};
+use crate::load::LoadOptions;
 use crate::reference::{Reference, attend, gelu, stored};
 use half::f16;
 use pollster::block_on;
@@ -13,6 +14,9 @@ use safetensors::tensor::{Dtype, TensorView};
 
 /// Largest error, relative to the largest value: fp32 sums in another order.
 const TOLERANCE: f32 = 2e-5;
+
+const F16: LoadOptions = LoadOptions { context: None, kv: Kv::F16, warm_up: true };
+const F32: LoadOptions = LoadOptions { kv: Kv::F32, ..F16 };
 
 /// Repeatable values in -1..1.
 struct Values(u32);
@@ -143,7 +147,7 @@ fn check_kernels(
     let weights = block_on(Weights::load(gpu, config, &checkpoint, &mut |_| {})).unwrap();
     let (layer, cpu) = (&weights.layers[0], &reference.layers[0]);
     // At least as many columns as check_attention has.
-    let mut step = Step::new(gpu, Shapes::new(config, capacity, kv), count.max(5)).unwrap();
+    let mut step = block_on(Step::new(gpu, Shapes::new(config, capacity, kv), count.max(5), &mut |_| ())).unwrap();
     let columns = context(count, vocab);
     let mut run =
         |output: &wgpu::Buffer, build: &dyn Fn(&mut Step)| run(gpu, &mut step, &columns, logits, output, build);
@@ -293,7 +297,7 @@ fn one_layer_at_the_shapes_of_6b() {
     let checkpoint = block_on(Checkpoint::open(&folder, &config)).unwrap();
     let mut reference = block_on(Reference::load(&config, &checkpoint, 4, Kv::F32, &mut |_| {})).unwrap();
     let gpu = block_on(Gpu::open(&GpuOptions { max_binding_bytes: Some(128 << 20), ..Default::default() })).unwrap();
-    let mut plan = block_on(super::Plan::load(&gpu, &config, &checkpoint, 4, Kv::F32, &mut |_| {})).unwrap();
+    let mut plan = block_on(super::Plan::load(&gpu, &config, &folder, 4, &F32, &mut |_| {})).unwrap();
     let columns: Vec<Column> = [2, 50517, 17].into_iter().enumerate().map(|(i, id)| Column::context(id, i)).collect();
     let got = block_on(plan.forward(&columns[..2], 1)).unwrap();
     assert_close(&got[0], &reference.forward(&columns[..2], 1)[0], "6B layer, two tokens");
@@ -305,10 +309,8 @@ fn one_layer_at_the_shapes_of_6b() {
 fn an_adapter_too_small_is_refused_with_numbers() {
     let config = config(1, 512, 8, 2048, 512);
     let folder = random_folder(&config, 5);
-    let checkpoint = block_on(Checkpoint::open(&folder, &config)).unwrap();
     let gpu = block_on(Gpu::open(&GpuOptions { max_binding_bytes: Some(100_000), ..Default::default() })).unwrap();
-    let error =
-        block_on(super::Plan::load(&gpu, &config, &checkpoint, 16, Kv::F16, &mut |_| {})).unwrap_err().to_string();
+    let error = block_on(super::Plan::load(&gpu, &config, &folder, 16, &F16, &mut |_| {})).unwrap_err().to_string();
     assert_eq!(
         error,
         "layers.0.fc2.weight (one block of 32 rows, a binding, bytes) needs 131072, this adapter allows 100000"
@@ -319,9 +321,8 @@ fn an_adapter_too_small_is_refused_with_numbers() {
 fn a_lost_device_is_an_error_and_stays_one() {
     let config = config(1, 64, 4, 256, 512);
     let folder = random_folder(&config, 5);
-    let checkpoint = block_on(Checkpoint::open(&folder, &config)).unwrap();
     let gpu = block_on(Gpu::open(&GpuOptions::default())).unwrap();
-    let mut plan = block_on(super::Plan::load(&gpu, &config, &checkpoint, 16, Kv::F16, &mut |_| {})).unwrap();
+    let mut plan = block_on(super::Plan::load(&gpu, &config, &folder, 16, &F16, &mut |_| {})).unwrap();
     let columns = [Column::context(2, 0)];
     assert!(block_on(plan.forward(&columns, 1)).is_ok());
     gpu.device.destroy();

@@ -130,7 +130,7 @@ impl Weights {
             });
         }
         let final_norm = upload.norm("layer_norm").await?;
-        gpu.settle()?;
+        gpu.settle().await?;
         Ok(Self { embedding, layers, final_norm })
     }
 }
@@ -192,7 +192,7 @@ impl Uploader<'_> {
             self.gpu.queue.write_buffer(&weights, (block * block_bytes) as u64, bytes);
             self.unsettled += bytes.len() as u64;
             if self.unsettled >= SETTLE_BYTES {
-                self.gpu.settle()?;
+                self.gpu.settle().await?;
                 self.unsettled = 0;
             }
         }

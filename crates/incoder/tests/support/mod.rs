@@ -27,7 +27,8 @@ pub fn folder(model: &str, weights: &str) -> MemoryFolder {
 
 /// The model in `folder` on `device`.
 pub fn load(folder: &MemoryFolder, device: &Device, kv: Kv, context: Option<usize>) -> Session {
-    pollster::block_on(Session::load(folder, device, &LoadOptions { context, kv }, &mut |_| ())).unwrap()
+    pollster::block_on(Session::load(folder, device, &LoadOptions { context, kv, warm_up: false }, &mut |_| ()))
+        .unwrap()
 }
 
 /// A model of the oracle on the CPU, with an exact cache.
