@@ -126,7 +126,7 @@ class InCoder(nn.Module):
         super().__init__()
         self.shape = shape
         self.embed_tokens = nn.Embedding(shape.vocab_size, shape.d_model)
-        nn.init.normal_(self.embed_tokens.weight, std=0.02)
+        nn.init.normal_(self.embed_tokens.weight, std=0.03)
         self.layers = nn.ModuleList(Layer(shape) for _ in range(shape.num_layers))
         self.layer_norm = nn.LayerNorm(shape.d_model)
         positions = sinusoids(shape.max_position_embeddings + 2, shape.d_model)

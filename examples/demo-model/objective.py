@@ -22,7 +22,7 @@ MAX_SPANS = 256
 SPAN_WEIGHT = 3.0
 
 # How a window is masked. Shares add up to 1.
-MODES = (("plain", 0.06), ("line", 0.64), ("block", 0.10), ("tokens", 0.20))
+MODES = (("plain", 0.08), ("line", 0.66), ("block", 0.08), ("tokens", 0.18))
 
 
 def sentinel(index):
@@ -82,12 +82,13 @@ def filled_lines(text):
 
 
 def line_spans(rng, text):
-    """One to four spans inside single lines: the whole line, the line after its indentation, from a
-    random character to the line's end, or between two characters. The line break stays outside."""
+    """Up to one span in five lines, at most eight, each inside a single line: the whole line, the line
+    after its indentation, from a random character to the line's end, or between two characters. The
+    line break stays outside."""
     lines = filled_lines(text)
     if len(lines) < 3:
         return []
-    count = min(rng.choices((1, 2, 3, 4), (0.4, 0.25, 0.2, 0.15))[0], len(lines) // 3)
+    count = rng.randint(1, max(1, min(8, len(lines) // 5)))
     spans = []
     for start, end in rng.sample(lines, count):
         form = rng.random()

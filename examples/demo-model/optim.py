@@ -6,7 +6,8 @@ Muon (K. Jordan, 2024): momentum whose update is orthogonalized by a Newton-Schu
 import torch
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-STEPS = 5
+STEPS = 4
+EMBED_DECAY = 0.1
 
 
 def orthogonalize(batch):
@@ -26,7 +27,7 @@ class Muon(torch.optim.Optimizer):
     otherwise piles up until attention and GELU saturate.
     """
 
-    def __init__(self, parameters, lr, momentum=0.95, decay=0.2):
+    def __init__(self, parameters, lr, momentum=0.95, decay=0.1):
         super().__init__(parameters, dict(lr=lr, momentum=momentum, decay=decay))
 
     @staticmethod
@@ -56,15 +57,19 @@ class Muon(torch.optim.Optimizer):
 
 
 class Optimizers:
-    """Both optimizers of a model, stepped together."""
+    """All optimizers of a model, stepped together."""
 
-    def __init__(self, model, muon_lr, adam_lr):
+    def __init__(self, model, muon_lr, embed_lr, adam_lr):
         matrices = [p for n, p in model.named_parameters() if n.startswith("layers.") and p.ndim == 2]
         chosen = {id(p) for p in matrices}
-        others = [p for p in model.parameters() if id(p) not in chosen]
-        adam = torch.optim.AdamW(others, lr=adam_lr, betas=(0.9, 0.95), eps=1e-10, weight_decay=0.0, fused=True)
-        self.parameters = matrices + others
-        self.peaks = [(Muon(matrices, muon_lr), muon_lr), (adam, adam_lr)]
+        table = model.embed_tokens.weight
+        others = [p for p in model.parameters() if id(p) not in chosen and p is not table]
+        adam = dict(betas=(0.9, 0.95), eps=1e-10, fused=True)
+        # The input is the table times sqrt(d) plus positions of a fixed size: let it grow, and the positions drown.
+        embedding = torch.optim.AdamW([table], lr=embed_lr, weight_decay=EMBED_DECAY, **adam)
+        rest = torch.optim.AdamW(others, lr=adam_lr, weight_decay=0.0, **adam)
+        self.parameters = [*matrices, table, *others]
+        self.peaks = [(Muon(matrices, muon_lr), muon_lr), (embedding, embed_lr), (rest, adam_lr)]
 
     def step(self, factor, clip):
         """One update at `factor` of the peak rates; returns the gradient's norm before clipping."""

@@ -15,8 +15,9 @@ from tokenizers import Tokenizer
 from objective import END_OF_TEXT, Piece, mask
 
 STRETCH = 6000  # characters
+WHOLE_ROWS = 0.75  # share of documents that get all the room of their row: context is what is learned late
 OPEN = 2048  # stretches being read at a time
-CHARACTERS_A_TOKEN = 3.6  # a guess to size windows with; what is too long is cut again
+CHARACTERS_A_TOKEN = 3.5  # a guess to size windows with; what is too long is cut again
 SMALLEST_ROOM = 64  # tokens; a smaller rest of a row is filled with unmasked text
 
 
@@ -108,13 +109,13 @@ class Stream:
 
     def document(self, room):
         """One masked document of at most `room` tokens, and whether it ends its file."""
-        share = self.rng.uniform(0.3, 1.0) if room > 300 else self.rng.uniform(0.6, 1.0)
+        share = 1.0 if self.rng.random() < WHOLE_ROWS else self.rng.uniform(0.4, 1.0)
         text, extension, ends_file = self.window(int(room * share * CHARACTERS_A_TOKEN))
         while True:
             ids, weights = self.encoder.document(mask(self.rng, text, extension, self.encoder.borders))
             if len(ids) <= room:
                 return ids, weights, ends_file
-            text, ends_file = text[: line_cut(text, 0, int(len(text) * 0.8))], False
+            text, ends_file = text[: line_cut(text, 0, int(len(text) * 0.87))], False
 
     def row(self, length):
         """ids [length + 1], weight [length] of predicting ids[1:]."""

@@ -12,7 +12,7 @@ class Inventory:
     def add(self, name, count=1):
         if count < 0:
             raise ValueError("count must not be negative")
-        self.items[name] = <infill>
+        <infill>
 
     def remove(self, name, count=1):
         if self.items.get(name, 0) < count:
