@@ -1,4 +1,4 @@
-//! `cargo xtask setup | demo | test`: everything a stranger or CI runs. Plain std and child processes.
+//! `cargo xtask setup | demo | web | test`: everything a stranger or CI runs. Plain std and child processes.
 
 mod demo;
 mod licences;
@@ -7,12 +7,14 @@ mod run;
 mod setup;
 mod test;
 mod vulkan;
+mod web;
 
 use std::process::ExitCode;
 
 const USAGE: &str = "\
 cargo xtask setup          install or name what building and running needs
 cargo xtask demo           set up, build, and fill a hole in a source file with the demo model
+cargo xtask web [--build]   build the npm package and the demo page, and serve the page on localhost
 cargo xtask picture        make README's picture anew from what the program prints
 cargo xtask test [--gpu]   set up and run every check and test, on lavapipe (--gpu: on this machine's own GPU)";
 
@@ -27,6 +29,8 @@ fn main() -> ExitCode {
     let done = match args[..] {
         ["setup"] => setup::everything(),
         ["demo"] => demo::demo(),
+        ["web"] => web::serve(),
+        ["web", "--build"] => web::build(),
         ["picture"] => picture::picture(),
         ["test"] => test::test(false),
         ["test", "--gpu"] => test::test(true),

@@ -1,7 +1,7 @@
 //! The README's second command and CI's only one: every check and every test, on the same adapter everywhere.
 
 use crate::run::{Outcome, output, tee, without_environment};
-use crate::{licences, setup, vulkan};
+use crate::{licences, setup, vulkan, web};
 use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
@@ -32,7 +32,10 @@ pub fn test(own_gpu: bool) -> Result<(), String> {
     run.check(cargo(&["fmt", "--all", "--check"]));
     run.licences();
     run.check(cargo(&["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"]));
-    run.check(cargo(&["check", "--locked", "--target", "wasm32-unknown-unknown", "--package", "incoder"]));
+    let wasm = ["--target", "wasm32-unknown-unknown", "--package", "incoder", "--package", "incoder-web"];
+    let mut clippy = cargo(&["clippy", "--locked"]);
+    clippy.args(wasm).args(["--", "-D", "warnings"]);
+    run.check(clippy);
     let mut doc = cargo(&["doc", "--locked", "--workspace", "--no-deps"]);
     doc.env("RUSTDOCFLAGS", "-D warnings");
     run.check(doc);
@@ -64,6 +67,8 @@ pub fn test(own_gpu: bool) -> Result<(), String> {
         tests.envs(adapter.iter().cloned()).env(WIDTH, width);
         run.tests(tests, Skips::Ignore);
     }
+
+    run.web();
 
     println!("\n{}", run.summary.join("\n"));
     println!("{:7.1} s  altogether\n", started.elapsed().as_secs_f64());
@@ -109,6 +114,22 @@ impl Run {
         *(if checked.is_ok() { &mut self.tally.passed } else { &mut self.tally.failed }) += 1;
     }
 
+    /// The web package and the demo page: built, then tested in a browser.
+    fn web(&mut self) {
+        let started = Instant::now();
+        let built = web::build();
+        if let Err(problem) = &built {
+            println!("{problem}");
+        }
+        self.note("the web package and the demo page", built.is_ok(), started.elapsed().as_secs_f64());
+        *(if built.is_ok() { &mut self.tally.passed } else { &mut self.tally.failed }) += 1;
+        if built.is_ok() {
+            let mut tests = web::tests();
+            tests.envs(setup::find_chromium().map(|path| ("CHROMIUM", path)));
+            self.tests(tests, Skips::Count);
+        }
+    }
+
     fn note(&mut self, what: &str, ok: bool, seconds: f64) {
         let result = if ok { "" } else { "FAILED  " };
         self.summary.push(format!("{seconds:7.1} s  {result}{what}"));
@@ -123,7 +144,7 @@ fn brief(command: &Command) -> String {
     width + &without_environment(command)
 }
 
-/// The numbers in the closing lines of nextest, `cargo test` and Python's unittest; a runner that failed without
+/// The numbers in the closing lines of nextest, `cargo test`, Python's unittest and Node's test runner; a runner that failed without
 /// any failed test (it did not compile, say) is one failure.
 fn count(outcome: &Outcome) -> Tally {
     let mut tally = Tally::default();
@@ -133,6 +154,14 @@ fn count(outcome: &Outcome) -> Tally {
             tally.passed += number_before(line, "passed");
             tally.failed += number_before(line, "failed") + number_before(line, "timed out");
             tally.skipped += number_before(line, "skipped") + number_before(line, "ignored");
+        } else if let Some((what, n)) = line.strip_prefix("ℹ ").and_then(|l| l.split_once(' ')) {
+            let n = n.parse().unwrap_or(0);
+            match what {
+                "pass" => tally.passed += n,
+                "fail" | "cancelled" => tally.failed += n,
+                "skipped" | "todo" => tally.skipped += n,
+                _ => {}
+            }
         } else if let Some(ran) = line.strip_prefix("Ran ").and_then(|l| l.split(' ').next()?.parse::<u64>().ok()) {
             python = Some(ran);
         } else if let Some(ran) = python.filter(|_| line.starts_with("OK") || line.starts_with("FAILED (")) {
@@ -214,6 +243,9 @@ mod tests {
         assert_eq!(counted(true, &format!("{cargo}\n{cargo}")), (24, 0, 2));
         assert_eq!(counted(true, "Ran 5 tests in 0.001s\n\nOK (skipped=1)"), (4, 0, 1));
         assert_eq!(counted(false, "Ran 5 tests in 0.001s\n\nFAILED (failures=1, errors=2)"), (2, 3, 0));
+        let node =
+            "ℹ tests 6\nℹ suites 0\nℹ pass 3\nℹ fail 1\nℹ cancelled 1\nℹ skipped 1\nℹ todo 0\nℹ duration_ms 57.3";
+        assert_eq!(counted(false, node), (3, 2, 1));
         assert_eq!(counted(false, "error: could not compile"), (0, 1, 0));
     }
 }

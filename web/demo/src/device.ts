@@ -1,0 +1,56 @@
+/** The device panel: what the browser says of its GPU, before anything is downloaded. */
+
+import type { FitQuery, Probe } from 'incoder';
+import { byId, bytes, fact, number } from './dom.js';
+import { ofError, ofFit, ofProbe, show } from './messages.js';
+
+const MODELS: [FitQuery & string, string][] = [
+  ['demo', 'Demo model'],
+  ['facebook/incoder-1B', 'InCoder-1B'],
+  ['facebook/incoder-6B', 'InCoder-6B'],
+];
+
+export async function showDevice(probe: Probe): Promise<void> {
+  const state = byId('device-state', HTMLElement);
+  const facts = byId('device-facts', HTMLElement);
+  if (!probe.ok) {
+    state.textContent = 'no WebGPU';
+    state.dataset.state = 'error';
+    show(byId('device-message', HTMLElement), ofProbe(probe));
+    return;
+  }
+  state.textContent = probe.software ? 'software' : 'WebGPU';
+  state.dataset.state = probe.software ? 'warn' : 'ready';
+  if (probe.software) {
+    byId('device-message', HTMLElement).classList.add('warn');
+    show(byId('device-message', HTMLElement), {
+      title: 'WebGPU is computed on the CPU here.',
+      advice: 'Everything works, slowly. Hardware acceleration in the browser’s settings makes it fast.',
+    });
+  }
+  // Browsers hide names; an empty one is no fact.
+  const name = [probe.description, `${probe.vendor} ${probe.architecture}`.trim()].find((text) => text) ?? 'not told';
+  const yesNo = (value: boolean): string => (value ? 'yes' : 'no');
+  facts.replaceChildren(
+    fact('GPU', name, 'device-name'),
+    fact('Half precision (f16)', yesNo(probe.f16), 'device-f16'),
+    fact('Subgroups', yesNo(probe.subgroups), 'device-subgroups'),
+    fact('Largest buffer', bytes(probe.limits.maxBufferSize), 'device-buffer'),
+    fact('Largest binding', bytes(probe.limits.maxStorageBufferBindingSize), 'device-binding'),
+    fact('Threads in a workgroup', number(probe.limits.maxComputeInvocationsPerWorkgroup), 'device-threads'),
+    fact('Memory of a workgroup', bytes(probe.limits.maxComputeWorkgroupStorageSize), 'device-workgroup'),
+  );
+  for (const [query, title] of MODELS) {
+    facts.append(fact(title, await fitText(probe, query), `device-fit-${query.replace(/\W+/g, '-')}`));
+  }
+}
+
+/** Whether a model fits, in words, whatever goes wrong on the way to the answer. */
+export async function fitText(probe: Probe, query: FitQuery): Promise<string> {
+  if (!probe.ok) return 'no WebGPU here, see “This device”';
+  try {
+    return ofFit(await probe.fits(query));
+  } catch (error) {
+    return ofError(error).title;
+  }
+}

@@ -1,0 +1,169 @@
+/** Every failure in words: what happened, and what to do about it. */
+
+import { InCoderError } from 'incoder';
+import type { Fit, Probe } from 'incoder';
+import { bytes, make, number } from './dom.js';
+
+export interface Message {
+  title: string;
+  /** What to do. */
+  advice: string;
+  /** The engine's own sentence, with its numbers. */
+  detail?: string;
+}
+
+/** InCoder's published weights. */
+export const LICENCE = 'CC-BY-NC 4.0: no commercial use';
+
+export const HUB_NOTE =
+  'The hub publishes this checkpoint as torch .bin files, which this version does not read yet. A revision that ' +
+  'holds safetensors loads from here; a folder that you converted to safetensors loads with “From disk”.';
+
+/** Where the hub has no file that can be read: the most likely reason. */
+export const HUB_ADVICE = 'Most likely this revision holds torch .bin files only; the note above says what to do.';
+
+/** The demo model comes with the page: there is no name to check and no file to convert. */
+export const DEMO_ADVICE = 'This page’s own copy of the demo model is not as it should be: whoever runs the page has to mend it.';
+
+/** One for each code: the type makes a forgotten one an error. */
+const ERRORS: Record<InCoderError['code'], Message> = {
+  WEBGPU_UNAVAILABLE: {
+    title: 'The GPU cannot be used.',
+    advice: 'See “This device” for what is missing, and reload the page once it is there.',
+  },
+  LIMIT_TOO_SMALL: {
+    title: 'This model is too large for this GPU’s limits.',
+    advice: 'Choose a smaller model; the demo model fits every GPU with WebGPU.',
+  },
+  OUT_OF_MEMORY: {
+    title: 'The GPU is out of memory.',
+    advice: 'Close other tabs and programs that use the GPU, or choose a smaller model.',
+  },
+  DEVICE_LOST: {
+    title: 'The browser took the GPU away.',
+    advice: 'Press the button again: the model is loaded anew by itself. If it happens again, reload the page.',
+  },
+  NETWORK: {
+    title: 'The download broke off.',
+    advice: 'Load again: it goes on where it ended.',
+  },
+  NOT_FOUND: {
+    title: 'A file of the model is not there.',
+    advice: 'Check the name and the revision; a private model needs a token.',
+  },
+  INTEGRITY: {
+    title: 'A downloaded file is damaged.',
+    advice: 'It was thrown away. Load again to download it anew.',
+  },
+  QUOTA_EXCEEDED: {
+    title: 'The browser gives this page no more storage.',
+    advice: 'Delete a model under “Kept in this browser”, or free disk space, and load again.',
+  },
+  OFFLINE_MISS: {
+    title: 'You are offline, and this model is not in this browser yet.',
+    advice: 'Go online once to download it; after that it loads without a network.',
+  },
+  BAD_CHECKPOINT: {
+    title: 'These files are not a model that this version can read.',
+    advice: 'It reads config.json, tokenizer.json and safetensors of InCoder models; convert torch .bin files first.',
+  },
+  UNSUPPORTED_MODEL: {
+    title: 'This is another kind of model.',
+    advice: 'Only InCoder models (XGLM architecture) are supported.',
+  },
+  CONTEXT_OVERFLOW: {
+    title: 'The text is longer than what the model can read at once.',
+    advice: 'Shorten the text, or set a smaller length.',
+  },
+  INVALID_ARGUMENT: {
+    title: 'The engine refused this text or setting.',
+    advice: 'If the text spells one of the model’s own marks, such as <|mask:0|>, take that out.',
+  },
+  DISPOSED: {
+    title: 'The model was unloaded.',
+    advice: 'Load it again.',
+  },
+  WORKER_FAILED: {
+    title: 'The engine’s worker could not start, or stopped.',
+    advice: 'Reload the page. If an extension blocks workers, allow them here.',
+  },
+  WASM_LOAD: {
+    title: 'The engine’s WebAssembly could not be loaded.',
+    advice: 'Reload the page. The server has to serve .wasm files, and extensions must not block them.',
+  },
+};
+
+const OFFLINE: Message = {
+  title: 'You are offline.',
+  advice: 'What was downloaded so far is kept. Load again once the network is back.',
+};
+
+/** Codes that mean no more than that there is no network; a load gets the engine's own files over it, too. */
+const NETWORKED = { run: ['NETWORK'], load: ['NETWORK', 'WORKER_FAILED', 'WASM_LOAD'] };
+
+/** What to say of anything that was thrown. */
+export function ofError(error: unknown, during: 'run' | 'load' = 'run'): Message {
+  if (error instanceof InCoderError) {
+    if (NETWORKED[during].includes(error.code) && !navigator.onLine) return { ...OFFLINE, detail: error.message };
+    return { ...ERRORS[error.code], detail: error.message };
+  }
+  return {
+    title: 'Something unexpected went wrong.',
+    advice: 'Reload the page and try again.',
+    detail: error instanceof Error ? error.message : String(error),
+  };
+}
+
+/** Whether a call ended because someone wanted it to: Stop, Cancel, or another call that took its place. */
+export function isAbort(error: unknown): boolean {
+  return error === 'superseded' || (error instanceof Error && error.name === 'AbortError');
+}
+
+const PROBE: Record<Extract<Probe, { ok: false }>['reason'], Message> = {
+  'no-api': {
+    title: 'This browser has no WebGPU.',
+    advice: 'A current Chrome or Edge has it, Safari from version 26 on, and Firefox on Windows and macOS.',
+  },
+  'insecure-context': {
+    title: 'This page came over an insecure connection.',
+    advice: 'Browsers give WebGPU to https pages and to localhost only. Open it under https, or serve it on localhost.',
+  },
+  'no-adapter': {
+    title: 'The browser found no GPU that it may use.',
+    advice: 'Turn on hardware acceleration in the browser’s settings, update the graphics driver, and restart.',
+  },
+};
+
+export function ofProbe(probe: Extract<Probe, { ok: false }>): Message {
+  return { ...PROBE[probe.reason], detail: probe.message };
+}
+
+const LIMITS: Record<string, string> = {
+  maxBufferSize: 'largest buffer',
+  maxStorageBufferBindingSize: 'largest storage binding',
+  maxComputeInvocationsPerWorkgroup: 'threads in a workgroup',
+  maxComputeWorkgroupStorageSize: 'memory of a workgroup',
+};
+
+/** A limit in people's words; counts are counts and sizes are sizes. */
+export function limit(name: string, value: number): string {
+  return name.endsWith('Size') ? bytes(value) : number(value);
+}
+
+/** Whether a model fits, in a sentence. */
+export function ofFit(fit: Fit): string {
+  if (fit.fits) return `fits, ${bytes(fit.gpuBytes)} of GPU memory`;
+  const blockers = fit.blockers.map(
+    ({ limit: name, need, have }) => `${LIMITS[name] ?? name}: needs ${limit(name, need)}, has ${limit(name, have)}`,
+  );
+  return `too small. ${blockers.join('; ')}`;
+}
+
+/** Shows a message in its box, or nothing. */
+export function show(box: HTMLElement, message: Message | null): void {
+  box.hidden = message === null;
+  box.replaceChildren();
+  if (!message) return;
+  box.append(make('strong', {}, message.title), make('p', {}, message.advice));
+  if (message.detail) box.append(make('p', { class: 'detail' }, message.detail));
+}

@@ -1,0 +1,202 @@
+//! A loaded model, as the package's worker holds it.
+
+use crate::failure::thrown;
+use crate::folder::{JsFolder, WebFolder};
+use crate::options::{self, Load, Make};
+use incoder::{
+    Cancel, Device, Error, Event, Folder, Gpu, GpuOptions, LoadOptions, Progress, Prompt, Sentinels, Session,
+    Tokenizer, Tuning,
+};
+use js_sys::Function;
+use serde_json::json;
+use std::cell::RefCell;
+use wasm_bindgen::prelude::*;
+
+/// The published tokenizer.json has 2 MB.
+const MAX_TOKENIZER_BYTES: u64 = 64 << 20;
+
+/// Stops the call that it is given to, at the next token or prefill chunk.
+#[wasm_bindgen]
+#[derive(Debug, Default)]
+pub struct CancelFlag(Cancel);
+
+#[wasm_bindgen]
+impl CancelFlag {
+    /// One for one call.
+    #[wasm_bindgen(constructor)]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Asks the call to stop.
+    pub fn cancel(&self) {
+        self.0.cancel();
+    }
+}
+
+/// A loaded model and its KV cache. One call at a time: the package queues them.
+#[wasm_bindgen]
+#[derive(Debug)]
+pub struct Engine {
+    /// Out while a call runs.
+    session: RefCell<Option<Session>>,
+    tokenizer: Tokenizer,
+    facts: String,
+}
+
+fn options<'a, T: serde::Deserialize<'a>>(json: &'a str) -> Result<T, JsValue> {
+    serde_json::from_str(json).map_err(|e| thrown(Error::argument(format!("options: {e}"))))
+}
+
+fn text(result: &impl serde::Serialize) -> Result<String, JsValue> {
+    serde_json::to_string(result).map_err(|e| thrown(Error::argument(e.to_string())))
+}
+
+/// Calls back with a JSON text; what the callback throws is its own affair.
+fn tell(callback: &Function, event: &serde_json::Value) {
+    let _ = callback.call1(&JsValue::NULL, &JsValue::from(event.to_string()));
+}
+
+#[wasm_bindgen]
+impl Engine {
+    /// Opens the GPU and loads the model of `folder`; `on_progress` is called with
+    /// `{"phase": "compile" | "upload" | "warmup", "done", "total"}`.
+    ///
+    /// # Errors
+    /// What [`Session::load`] and [`Tokenizer::from_json`] refuse, or what the folder threw.
+    pub async fn load(folder: JsFolder, load: String, on_progress: Function) -> Result<Engine, JsValue> {
+        let load: Load = options(&load)?;
+        let folder = WebFolder::new(folder);
+        let tuning = if load.software { Tuning::SOFTWARE } else { Tuning::HARDWARE };
+        let wanted = GpuOptions { tuning: Some(tuning), assume_subgroups: load.subgroups, ..Default::default() };
+        let gpu = Gpu::open(&wanted).await.map_err(thrown)?;
+        let kv = load.kv.into();
+        let loading = LoadOptions { context: load.context_length, kv, warm_up: true };
+        let mut progress = |progress| {
+            let (phase, done, total) = match progress {
+                Progress::Compile { done, total } => ("compile", done, total),
+                Progress::Upload { done, total } => ("upload", done, total),
+                Progress::WarmUp { done, total } => ("warmup", done, total),
+            };
+            tell(&on_progress, &json!({ "phase": phase, "done": done, "total": total }));
+        };
+        let device = Device::Gpu(gpu.clone());
+        let loaded = async {
+            let json = (&folder as &dyn Folder).text("tokenizer.json", MAX_TOKENIZER_BYTES).await?;
+            let tokenizer = Tokenizer::from_json(&json)?;
+            drop(json);
+            let session = Session::load(&folder, &device, &loading, &mut progress).await?;
+            Ok((tokenizer, session))
+        };
+        let (tokenizer, session) = loaded.await.map_err(|error| folder.cause(error))?;
+        let facts = Self::facts(&session, &gpu, kv);
+        Ok(Self { session: RefCell::new(Some(session)), tokenizer, facts })
+    }
+
+    /// What is loaded, as the package's `ModelInfo` (without what the package knows itself).
+    pub fn info(&self) -> String {
+        self.facts.clone()
+    }
+
+    /// Continues `prompt`; `on_event` gets the package's `TokenEvent`s.
+    ///
+    /// # Errors
+    /// As [`incoder::generate()`].
+    pub async fn generate(
+        &self,
+        prompt: String,
+        make: String,
+        cancel: &CancelFlag,
+        on_event: Function,
+    ) -> Result<String, JsValue> {
+        let make = options::<Make>(&make)?.generate(cancel.0.clone());
+        let mut session = self.take()?;
+        let prompt = Prompt::Text(&prompt);
+        let made =
+            incoder::generate(&mut session, &self.tokenizer, prompt, &make, &mut |event| report(&on_event, event))
+                .await;
+        self.session.replace(Some(session));
+        text(&options::Generation::from(made.map_err(thrown)?))
+    }
+
+    /// Fills the holes between `parts`; `on_event` gets the package's `TokenEvent`s.
+    ///
+    /// # Errors
+    /// As [`incoder::infill()`].
+    pub async fn infill(
+        &self,
+        parts: Vec<String>,
+        make: String,
+        cancel: &CancelFlag,
+        on_event: Function,
+    ) -> Result<String, JsValue> {
+        let make = options::<Make>(&make)?.infill(cancel.0.clone());
+        let mut session = self.take()?;
+        let made =
+            incoder::infill(&mut session, &self.tokenizer, &parts, &make, &mut |event| report(&on_event, event)).await;
+        self.session.replace(Some(session));
+        text(&options::Infilling::from(made.map_err(thrown)?))
+    }
+
+    /// The log probabilities of `ids`, with the `top` most probable tokens after each.
+    ///
+    /// # Errors
+    /// As [`incoder::score()`].
+    pub async fn score(&self, ids: Vec<u32>, top: usize, cancel: &CancelFlag) -> Result<String, JsValue> {
+        let mut session = self.take()?;
+        let scored = incoder::score(&mut session, &ids, top, &cancel.0).await;
+        self.session.replace(Some(session));
+        text(&scored.map_err(thrown)?)
+    }
+
+    /// The token ids of a text, after the token that comes first if `bos`.
+    ///
+    /// # Errors
+    /// A literal sentinel, unless `parse` allows them.
+    pub fn encode(&self, text: &str, bos: bool, parse: bool) -> Result<Vec<u32>, JsValue> {
+        let sentinels = if parse { Sentinels::Allow } else { Sentinels::Refuse };
+        self.tokenizer.encode_with(text, sentinels, bos).map_err(thrown)
+    }
+
+    /// The text of token ids.
+    ///
+    /// # Errors
+    /// An id that is not in the vocabulary.
+    pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, JsValue> {
+        self.tokenizer.decode(ids, skip_special).map_err(thrown)
+    }
+
+    fn take(&self) -> Result<Session, JsValue> {
+        let busy = || thrown(Error::argument("another call is still running"));
+        self.session.take().ok_or_else(busy)
+    }
+
+    fn facts(session: &Session, gpu: &Gpu, kv: incoder::Kv) -> String {
+        let config = session.config();
+        json!({
+            "parameters": config.parameters(),
+            "contextLength": session.capacity(),
+            "vocabSize": config.vocab_size,
+            "layers": config.num_layers,
+            "dModel": config.d_model,
+            "heads": config.heads,
+            "kv": if kv == incoder::Kv::F32 { "f32" } else { "f16" },
+            "gpuBytes": config.gpu_bytes(session.capacity(), kv),
+            "subgroups": gpu.uses_subgroups(),
+        })
+        .to_string()
+    }
+}
+
+/// An event as the package's `TokenEvent`.
+fn report(callback: &Function, event: Event<'_>) {
+    let event = match event {
+        Event::Retry { attempt } => json!({ "index": 0, "id": null, "text": "", "attempt": attempt }),
+        Event::Token { index, id, text } => json!({ "index": index, "id": id, "text": text }),
+        Event::End { index, text, finish_reason } => {
+            json!({ "index": index, "id": null, "text": text, "finishReason": finish_reason })
+        }
+        _ => return,
+    };
+    tell(callback, &event);
+}

@@ -1,0 +1,188 @@
+//! Options and results as the package writes them: camelCase JSON.
+
+use incoder::{FinishReason, GenerateOptions, InfillOptions, Kv, Sampling, Sentinels, Timings};
+use serde::{Deserialize, Serialize};
+
+/// How a model is loaded.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Load {
+    pub context_length: Option<usize>,
+    #[serde(default)]
+    pub kv: Cache,
+    /// The page added `subgroups` to the device request.
+    pub subgroups: bool,
+    /// The adapter computes on the CPU, which wgpu cannot tell in a browser.
+    pub software: bool,
+}
+
+#[derive(Debug, Default, Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Cache {
+    #[default]
+    F16,
+    F32,
+}
+
+impl From<Cache> for Kv {
+    fn from(cache: Cache) -> Self {
+        match cache {
+            Cache::F16 => Self::F16,
+            Cache::F32 => Self::F32,
+        }
+    }
+}
+
+/// How text is made; what is left out has the engine's defaults.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(crate) struct Make {
+    max_tokens: Option<usize>,
+    temperature: Option<f64>,
+    top_k: Option<usize>,
+    top_p: Option<f64>,
+    repetition_penalty: Option<f64>,
+    seed: Option<u64>,
+    stop: Vec<String>,
+    candidates: Option<usize>,
+    heal: Option<bool>,
+    special_tokens: Special,
+    ignore_eos: bool,
+    extra_sentinel: Option<bool>,
+    max_retries: Option<usize>,
+}
+
+#[derive(Debug, Default, Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Special {
+    #[default]
+    Reject,
+    Parse,
+}
+
+impl From<Special> for Sentinels {
+    fn from(special: Special) -> Self {
+        match special {
+            Special::Reject => Self::Refuse,
+            Special::Parse => Self::Allow,
+        }
+    }
+}
+
+impl Make {
+    fn sampling(&self) -> Sampling {
+        let default = Sampling::default();
+        Sampling {
+            temperature: self.temperature.unwrap_or(default.temperature),
+            top_k: self.top_k.unwrap_or(default.top_k),
+            top_p: self.top_p.unwrap_or(default.top_p),
+            repetition_penalty: self.repetition_penalty.unwrap_or(default.repetition_penalty),
+            seed: self.seed.unwrap_or(default.seed),
+        }
+    }
+
+    pub fn generate(self, cancel: incoder::Cancel) -> GenerateOptions {
+        let default = GenerateOptions::default();
+        GenerateOptions {
+            max_new_tokens: self.max_tokens.unwrap_or(default.max_new_tokens),
+            sampling: self.sampling(),
+            heal: self.heal.unwrap_or(default.heal),
+            candidates: self.candidates.unwrap_or(default.candidates),
+            sentinels: self.special_tokens.into(),
+            stop: self.stop,
+            ignore_eos: self.ignore_eos,
+            cancel,
+            ..default
+        }
+    }
+
+    pub fn infill(self, cancel: incoder::Cancel) -> InfillOptions {
+        let default = InfillOptions::default();
+        InfillOptions {
+            max_new_tokens: self.max_tokens.unwrap_or(default.max_new_tokens),
+            sampling: self.sampling(),
+            retries: self.max_retries.unwrap_or(default.retries),
+            extra_sentinel: self.extra_sentinel.unwrap_or(default.extra_sentinel),
+            heal: self.heal.unwrap_or(default.heal),
+            sentinels: self.special_tokens.into(),
+            stop: self.stop,
+            cancel,
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Text {
+    text: String,
+    ids: Vec<u32>,
+    finish_reason: FinishReason,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Times {
+    prompt_ms: f64,
+    ttft_ms: f64,
+    decode_ms: f64,
+    tokens_per_second: f64,
+}
+
+impl From<Timings> for Times {
+    fn from(timings: Timings) -> Self {
+        let Timings { prompt_ms, ttft_ms, decode_ms, tokens_per_second, .. } = timings;
+        Self { prompt_ms, ttft_ms, decode_ms, tokens_per_second }
+    }
+}
+
+/// The package's `Generation`, but for its first candidate's fields.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Generation {
+    candidates: Vec<Text>,
+    prompt_tokens: usize,
+    cached_tokens: usize,
+    timings: Times,
+}
+
+impl From<incoder::Generation> for Generation {
+    fn from(made: incoder::Generation) -> Self {
+        let text = |c: incoder::Candidate| Text { text: c.text, ids: c.ids, finish_reason: c.finish_reason };
+        Self {
+            candidates: made.candidates.into_iter().map(text).collect(),
+            prompt_tokens: made.prompt_tokens,
+            cached_tokens: made.cached_tokens,
+            timings: made.timings.into(),
+        }
+    }
+}
+
+/// The package's `Infilling`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Infilling {
+    text: String,
+    parts: Vec<String>,
+    infills: Vec<Text>,
+    retries_attempted: usize,
+    complete: bool,
+    prompt_tokens: usize,
+    cached_tokens: usize,
+    timings: Times,
+}
+
+impl From<incoder::Infilling> for Infilling {
+    fn from(made: incoder::Infilling) -> Self {
+        let text = |c: incoder::Infill| Text { text: c.text, ids: c.ids, finish_reason: c.finish_reason };
+        Self {
+            text: made.text,
+            parts: made.parts,
+            infills: made.infills.into_iter().map(text).collect(),
+            retries_attempted: made.retries_attempted,
+            complete: made.complete,
+            prompt_tokens: made.prompt_tokens,
+            cached_tokens: made.cached_tokens,
+            timings: made.timings.into(),
+        }
+    }
+}

@@ -1,0 +1,86 @@
+/** What WebGPU offers here, and the one thing that wgpu cannot ask it for. */
+
+import { InCoderError } from './errors.js';
+import type { AdapterInfo } from './types.js';
+
+/** Why there is no adapter, or the adapter. */
+export type Found = { reason: 'no-api' | 'insecure-context' | 'no-adapter'; message: string } | { adapter: GPUAdapter };
+
+const MISSING = {
+  'insecure-context': 'WebGPU needs a secure context: open the page over https or on localhost',
+  'no-api': 'this browser has no WebGPU: use a current Chrome, Edge, Safari or Firefox, or turn WebGPU on in its settings',
+  'no-adapter': 'the browser has WebGPU but offers no GPU adapter: its driver may be blocked or too old',
+} as const;
+
+/** The fastest adapter, as the engine will get it. */
+export async function findAdapter(): Promise<Found> {
+  const missing = (reason: keyof typeof MISSING) => ({ reason, message: MISSING[reason] });
+  if (!globalThis.isSecureContext) return missing('insecure-context');
+  if (!navigator.gpu) return missing('no-api');
+  const adapter = await navigator.gpu.requestAdapter({ powerPreference: 'high-performance' }).catch(() => null);
+  return adapter ? { adapter } : missing('no-adapter');
+}
+
+/** The adapter, or the typed error. */
+export async function requireAdapter(): Promise<GPUAdapter> {
+  const found = await findAdapter();
+  if ('adapter' in found) return found.adapter;
+  throw new InCoderError('WEBGPU_UNAVAILABLE', found.message, { reason: found.reason });
+}
+
+/** The adapter in plain values. */
+export function describe({ info, limits, features }: GPUAdapter): AdapterInfo {
+  const { vendor, architecture, description } = info;
+  const { maxBufferSize, maxStorageBufferBindingSize, maxComputeInvocationsPerWorkgroup } = limits;
+  return {
+    vendor,
+    architecture,
+    description,
+    // Chromium's software adapter is not always flagged as the fallback.
+    software: info.isFallbackAdapter === true || /swiftshader|llvmpipe|basic render/i.test(`${architecture} ${description}`),
+    f16: features.has('shader-f16'),
+    subgroups: features.has('subgroups'),
+    limits: {
+      maxBufferSize,
+      maxStorageBufferBindingSize,
+      maxComputeInvocationsPerWorkgroup,
+      maxComputeWorkgroupStorageSize: limits.maxComputeWorkgroupStorageSize,
+    },
+  };
+}
+
+let turn: Promise<unknown> = Promise.resolve();
+
+/**
+ * Runs `open`, which requests one device through wgpu, and returns that device too. wgpu has no name for the
+ * feature `subgroups` in browsers, so it is added to the request on its way.
+ */
+export function openingDevice<T>(subgroups: boolean, open: () => Promise<T>): Promise<{ opened: T; device: GPUDevice }> {
+  const run = async () => {
+    const prototype = GPUAdapter.prototype;
+    const original = prototype.requestDevice;
+    let device: GPUDevice | undefined;
+    prototype.requestDevice = async function (this: GPUAdapter, descriptor: GPUDeviceDescriptor = {}) {
+      const features = new Set(descriptor.requiredFeatures ?? []);
+      if (subgroups) features.add('subgroups');
+      device = await original.call(this, { ...descriptor, requiredFeatures: [...features] });
+      prototype.requestDevice = original;
+      return device;
+    };
+    try {
+      const opened = await open();
+      if (!device) throw new InCoderError('WEBGPU_UNAVAILABLE', 'the engine opened no GPU device');
+      return { opened, device };
+    } catch (error) {
+      // What was allocated is released with its device.
+      device?.destroy();
+      throw error;
+    } finally {
+      prototype.requestDevice = original;
+    }
+  };
+  // One at a time, so that no two loads take each other's device.
+  const result = turn.then(run, run);
+  turn = result.catch(() => undefined);
+  return result;
+}

@@ -1,0 +1,227 @@
+/// <reference lib="esnext.disposable" preserve="true" />
+/** InCoder in the browser: fills holes in code over WebGPU, and nothing leaves the machine. */
+
+import { Connection } from './connection.js';
+import { InCoderError } from './errors.js';
+import { deleteModel, listModels, verifyModel } from './files/cache.js';
+import { byBaseName } from './files/disk.js';
+import { askPersistence } from './files/store.js';
+import { probe } from './probe.js';
+import type { LoadRequest, Loaded, Plain } from './protocol.js';
+import type {
+  Generation,
+  GenerateOptions,
+  InfillInput,
+  InfillOptions,
+  Infilling,
+  LoadOptions,
+  LoadProgress,
+  LostInfo,
+  ModelCache,
+  ModelInfo,
+  Probe,
+  Score,
+  TokenEvent,
+  Tokenizer,
+} from './types.js';
+import { wasm } from './wasm.js';
+
+export { InCoderError, type ErrorCode, type ErrorDetails } from './errors.js';
+export type * from './types.js';
+
+/** Marks a hole in a text, as in the published demo. */
+const MARKER = '<infill>';
+
+/** A loaded model. */
+export class InCoder {
+  /** What it is and what it runs on. */
+  readonly info: ModelInfo;
+  /** Text to token ids and back, as the model reads it. */
+  readonly tokenizer: Tokenizer;
+  readonly #connection: Connection;
+  readonly #losses: Losses;
+
+  /** What this browser can do; downloads no model. */
+  static probe(): Promise<Probe> {
+    return probe();
+  }
+
+  /** The download cache of this browser. */
+  static readonly cache: ModelCache = {
+    list: () => listModels(),
+    delete: (id) => deleteModel(id),
+    verify: async (id) => {
+      const { Sha256 } = await wasm();
+      return verifyModel(id, () => new Sha256());
+    },
+  };
+
+  /**
+   * Loads a model, from the cache where it is there.
+   *
+   * Rejects with an `InCoderError`, or with the signal's reason; what was downloaded by then stays cached.
+   */
+  static async load(model: string, options: LoadOptions = {}): Promise<InCoder> {
+    const { signal, onProgress, worker = true, wasm: url, files, ...rest } = options;
+    if (model === 'demo' && !rest.baseUrl && !files) {
+      throw new InCoderError('INVALID_ARGUMENT', "the demo model is not on the hub: say where it is served with 'baseUrl'");
+    }
+    const request: LoadRequest = { model, ...rest };
+    // A file that crosses to the worker keeps its name and loses its folder.
+    if (files) request.files = [...byBaseName(files).values()];
+    // Only a page may ask that the cache is not thrown away.
+    else if (rest.cache !== false) askPersistence();
+    if (url !== undefined) request.wasm = absolute(url);
+    if (rest.baseUrl !== undefined) request.baseUrl = absolute(rest.baseUrl);
+    const losses = new Losses();
+    const connection = new Connection(worker, (info) => losses.happened(info));
+    try {
+      const onEvent = onProgress && ((event: LoadProgress) => onProgress(event));
+      const { facts, adapter } = await connection.call<Loaded, 'load'>('load', [request], { signal, onEvent });
+      return new InCoder(connection, losses, { model, adapter, worker, ...facts } as ModelInfo);
+    } catch (error) {
+      void connection.call('dispose', []).catch(() => undefined).finally(() => connection.close(disposed()));
+      throw error;
+    }
+  }
+
+  private constructor(connection: Connection, losses: Losses, info: ModelInfo) {
+    this.#connection = connection;
+    this.#losses = losses;
+    this.info = info;
+    const encode: Tokenizer['encode'] = (text, { bos = true, specialTokens = 'reject' } = {}) =>
+      connection.call('encode', [text, bos, specialTokens === 'parse']);
+    this.tokenizer = {
+      encode,
+      decode: (ids, { skipSpecial = false } = {}) => connection.call('decode', [ids, skipSpecial]),
+      count: async (text) => (await encode(text, { specialTokens: 'parse' })).length,
+    };
+  }
+
+  /** Settles when the GPU device is lost, or the model disposed of. After a loss the next call loads again. */
+  get lost(): Promise<LostInfo> {
+    return this.#losses.next;
+  }
+
+  /** Continues `prompt`. */
+  async generate(prompt: string, options: GenerateOptions = {}): Promise<Generation> {
+    const { plain, ...rest } = split(options);
+    return this.#connection.call('generate', [prompt, plain], rest);
+  }
+
+  /** Fills every hole of `input`. */
+  async infill(input: InfillInput, options: InfillOptions = {}): Promise<Infilling> {
+    const { plain, ...rest } = split(options);
+    return this.#connection.call('infill', [parts(input), plain], rest);
+  }
+
+  /** `generate` token by token. Leaving the loop cancels; the return value is the whole result. */
+  generateStream(prompt: string, options: GenerateOptions = {}): AsyncGenerator<TokenEvent, Generation> {
+    return stream(options, (more) => this.generate(prompt, more));
+  }
+
+  /** `infill` token by token. Leaving the loop cancels; the return value is the whole result. */
+  infillStream(input: InfillInput, options: InfillOptions = {}): AsyncGenerator<TokenEvent, Infilling> {
+    return stream(options, (more) => this.infill(input, more));
+  }
+
+  /** The log probability of every token of `text` (or of token ids, taken as they are). */
+  async score(text: string | number[], options: { topLogprobs?: number; signal?: AbortSignal } = {}): Promise<Score> {
+    return this.#connection.call('score', [text, options.topLogprobs ?? 0], { signal: options.signal });
+  }
+
+  /** Bytes of the wasm heap: the most that was ever in use, whatever the model's size. */
+  async heapBytes(): Promise<number> {
+    return this.#connection.call('heap', []);
+  }
+
+  /** Frees the GPU memory and ends the worker. Calls that still run, and later ones, reject with `DISPOSED`. */
+  async dispose(): Promise<void> {
+    const freed = this.#connection.call('dispose', []);
+    await freed.catch(() => undefined);
+    this.#connection.close(disposed());
+    this.#losses.happened({ reason: 'disposed', message: 'the model was disposed of' });
+  }
+
+  /** `await using model = …` */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.dispose();
+  }
+}
+
+const disposed = () => new InCoderError('DISPOSED', 'this model was disposed of');
+
+/** Relative addresses are relative to the page, or to the worker that loads; a bundler would put its disk's path for `import.meta.url`. */
+function absolute(url: string | URL): string {
+  try {
+    return new URL(url, globalThis.document?.baseURI ?? globalThis.location?.href).href;
+  } catch {
+    throw new InCoderError('INVALID_ARGUMENT', `Not a URL: ${url}`, { url: String(url) });
+  }
+}
+
+/** The promise of the next loss. */
+class Losses {
+  next!: Promise<LostInfo>;
+  #settle!: (info: LostInfo) => void;
+
+  constructor() {
+    this.#renew();
+  }
+
+  happened(info: LostInfo): void {
+    this.#settle(info);
+    // A disposed model stays so: everybody who asks later is told, too.
+    if (info.reason === 'lost') this.#renew();
+  }
+
+  #renew(): void {
+    this.next = new Promise((resolve) => (this.#settle = resolve));
+  }
+}
+
+/** What crosses to the host, and what stays. */
+function split<T extends GenerateOptions>(options: T) {
+  const { signal, onToken, ...plain } = options;
+  const onEvent = onToken && ((event: TokenEvent) => onToken(event));
+  return { plain: plain as Plain<T>, signal, onEvent };
+}
+
+/** The texts between the holes. */
+function parts(input: InfillInput): string[] {
+  if ('parts' in input) return input.parts;
+  if ('prefix' in input) return [input.prefix, input.suffix ?? ''];
+  const marker = input.marker ?? MARKER;
+  if (marker === '') throw new InCoderError('INVALID_ARGUMENT', 'the marker is empty');
+  return input.text.split(marker);
+}
+
+/** Events as they come, from a call that takes `onToken`. */
+async function* stream<T, O extends GenerateOptions>(options: O, call: (options: O) => Promise<T>): AsyncGenerator<TokenEvent, T> {
+  const events: TokenEvent[] = [];
+  const left = new AbortController();
+  let wake: () => void = () => undefined;
+  const onToken = (event: TokenEvent) => {
+    options.onToken?.(event);
+    events.push(event);
+    wake();
+  };
+  const signal = options.signal ? AbortSignal.any([options.signal, left.signal]) : left.signal;
+  let over = false;
+  const result = call({ ...options, onToken, signal }).finally(() => {
+    over = true;
+    wake();
+  });
+  // The error comes out of the `return` below; until then nobody listens.
+  result.catch(() => undefined);
+  try {
+    for (;;) {
+      const event = events.shift();
+      if (event) yield event;
+      else if (over) return await result;
+      else await new Promise<void>((resolve) => (wake = resolve));
+    }
+  } finally {
+    left.abort(new DOMException('the stream was left', 'AbortError'));
+  }
+}

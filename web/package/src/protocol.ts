@@ -1,0 +1,40 @@
+/** What crosses the border between the page and the worker. Everything is structured-cloneable. */
+
+import type { ErrorCode, ErrorDetails } from './errors.js';
+import type { AdapterInfo, GenerateOptions, InfillOptions, LoadOptions, LoadProgress, LostInfo, TokenEvent } from './types.js';
+
+/** Options without what cannot be cloned; aborts travel as `Cancel`. */
+export type Plain<T> = Omit<T, 'signal' | 'onToken' | 'onProgress'>;
+
+/** How the model is loaded, on the host's side. */
+export type LoadRequest = Omit<Plain<LoadOptions>, 'files' | 'worker' | 'wasm'> & { model: string; files?: File[]; wasm?: string };
+
+/** The calls and their arguments. */
+export interface Calls {
+  load: [LoadRequest];
+  generate: [prompt: string, options: Plain<GenerateOptions>];
+  infill: [parts: string[], options: Plain<InfillOptions>];
+  score: [text: string | number[], topLogprobs: number];
+  encode: [text: string, bos: boolean, parse: boolean];
+  decode: [ids: number[], skipSpecial: boolean];
+  heap: [];
+  dispose: [];
+}
+
+export type Method = keyof Calls;
+
+export type ToHost = { id: number; method: Method; args: Calls[Method] } | { cancel: number };
+
+export type Failure = { code: ErrorCode; message: string; details: ErrorDetails } | { superseded: true };
+
+export type ToClient =
+  | { id: number; result: unknown }
+  | { id: number; failure: Failure }
+  | { id: number; event: LoadProgress | TokenEvent }
+  | { lost: LostInfo };
+
+/** What `load` answers; the rest of `ModelInfo` is known on the page. */
+export interface Loaded {
+  facts: Record<string, unknown>;
+  adapter: AdapterInfo;
+}

@@ -1,0 +1,284 @@
+/** The public surface of `incoder`: what goes in and what comes out. Sizes are bytes, times are milliseconds. */
+
+import type { InCoderError } from './errors.js';
+
+/** What a model is loaded from: a hub name (`facebook/incoder-1B`), or any name when `baseUrl` or `files` says where it lies. */
+export type ModelName = string;
+
+/** One step of loading, in the order they come; `download`, `compile` and `upload` overlap. */
+export type LoadPhase = 'plan' | 'download' | 'upload' | 'compile' | 'warmup' | 'ready';
+
+/** How far loading is. Every phase ends with an event whose `done` equals `total`. */
+export interface LoadProgress {
+  phase: LoadPhase;
+  /** Bytes for `download` and `upload`, pipelines for `compile`, otherwise 0 or 1. */
+  done: number;
+  total: number;
+  /** The file being downloaded. */
+  file?: string;
+  /** Bytes of that file so far, and in all. */
+  fileDone?: number;
+  fileTotal?: number;
+  /** Bytes a second over the last seconds; downloads only. */
+  rate?: number;
+  /** Milliseconds left at that rate; downloads only. */
+  etaMs?: number;
+  /** Whether all of it came from the cache. */
+  cached?: boolean;
+  /** Whether an earlier download was taken up where it ended. */
+  resumed?: boolean;
+}
+
+/** How a model is loaded. */
+export interface LoadOptions {
+  /** Branch, tag or commit on the hub; `main`. */
+  revision?: string;
+  /** Folder that holds config.json, tokenizer.json and the weights; the hub when left out. */
+  baseUrl?: string;
+  /** The files themselves, from a file picker or a drop; nothing is downloaded or cached. */
+  files?: Iterable<File>;
+  /** The hub's access token. */
+  token?: string;
+  /** Keep what is downloaded in this browser; true. */
+  cache?: boolean;
+  /** Run in a dedicated worker; true. */
+  worker?: boolean;
+  /** Where incoder_bg.wasm lies, when it is not beside the package. */
+  wasm?: string | URL;
+  /** Tokens that the KV cache holds; the model's own context when left out. */
+  contextLength?: number;
+  /** How keys and values are stored; `f16`. */
+  kv?: 'f16' | 'f32';
+  /** Use subgroup operations where the browser has them; true. */
+  subgroups?: boolean;
+  signal?: AbortSignal;
+  onProgress?: (progress: LoadProgress) => void;
+}
+
+/** Why a text ends. */
+export type FinishReason = 'eos' | 'stop' | 'length' | 'context' | 'cancelled' | 'time' | 'end_of_mask';
+
+/** One more token. Texts of one `index` together are the text that is returned in the end. */
+export interface TokenEvent {
+  /** The candidate, or the region when infilling. */
+  index: number;
+  /** The token's id; null where only text that had been held back comes. */
+  id: number | null;
+  /** The text that is certain now; empty while a character or a possible stop text is unfinished. */
+  text: string;
+  /** Set on the last event of an index. */
+  finishReason?: FinishReason;
+  /** Set where an infill begins anew: the texts so far are void. */
+  attempt?: number;
+}
+
+/** How text is made. The defaults are the published ones. */
+export interface GenerateOptions {
+  /** Most new tokens, of each region when infilling; 128. */
+  maxTokens?: number;
+  /** 0 takes the most probable token; 0.2. */
+  temperature?: number;
+  /** 0.95. */
+  topP?: number;
+  /** 50; 0 is no limit. */
+  topK?: number;
+  /** 1 changes nothing. */
+  repetitionPenalty?: number;
+  /** Equal seeds give equal texts on the same adapter; 0. */
+  seed?: number;
+  /** Texts that end a text; they are not part of it. */
+  stop?: string[];
+  /** Ends the texts after so many milliseconds, with the finish reason `time`. */
+  maxTimeMs?: number;
+  /** How many texts; 1. */
+  candidates?: number;
+  /** Take back tokens before the cursor that may begin a longer one; true. */
+  heal?: boolean;
+  /** Whether a literal sentinel (`<|mask:0|>`) in the text is an error or a sentinel; `reject`. */
+  specialTokens?: 'reject' | 'parse';
+  /** Let this call end the one that runs, which then rejects with the reason `superseded`. */
+  supersede?: boolean;
+  /** Rejects with the signal's reason within one token or prefill chunk; what was computed stays cached. */
+  signal?: AbortSignal;
+  onToken?: (event: TokenEvent) => void;
+}
+
+/** How holes are filled. */
+export interface InfillOptions extends GenerateOptions {
+  /** One more sentinel after the last part, as in training; true. */
+  extraSentinel?: boolean;
+  /** Attempts in all until every region has ended; 1. */
+  maxRetries?: number;
+  /** What to do with more text than the context holds; `error`. `trim` takes the far ends of prefix and suffix. */
+  onOverflow?: 'error' | 'trim';
+}
+
+/** What is to be filled: around one cursor, between parts, or at every marker of a text. */
+export type InfillInput =
+  | { prefix: string; suffix?: string }
+  | { parts: string[] }
+  | { text: string; /** `<infill>` */ marker?: string };
+
+/** Where the time went. */
+export interface Timings {
+  /** Until the prompt was in the KV cache. */
+  promptMs: number;
+  /** Until the first token. */
+  ttftMs: number;
+  decodeMs: number;
+  tokensPerSecond: number;
+}
+
+/** One text. */
+export interface Candidate {
+  text: string;
+  /** The tokens generated, the one that ended it included. */
+  ids: number[];
+  finishReason: FinishReason;
+}
+
+/** A prompt continued. */
+export interface Generation extends Candidate {
+  /** All candidates, the first of which is this one. */
+  candidates: Candidate[];
+  promptTokens: number;
+  /** Of these, tokens that were still in the KV cache. */
+  cachedTokens: number;
+  timings: Timings;
+}
+
+/** A document with its holes filled. */
+export interface Infilling {
+  /** The parts with the infills between them. */
+  text: string;
+  parts: string[];
+  infills: Candidate[];
+  retriesAttempted: number;
+  /** Whether every region ended by itself. */
+  complete: boolean;
+  promptTokens: number;
+  cachedTokens: number;
+  timings: Timings;
+  /** Characters that `onOverflow: 'trim'` left out of the prompt at the far ends; the texts above hold them still. */
+  trimmed?: { start: number; end: number };
+  /** The other candidates, drawn with the seeds that follow. */
+  alternatives?: Infilling[];
+}
+
+/** The log probabilities of a text. */
+export interface Score {
+  ids: number[];
+  /** Of each token after those before it; null for the first. */
+  logprobs: (number | null)[];
+  /** After each token, the most probable next ones: [id, log probability]. */
+  top: [number, number][][];
+  sum: number | null;
+  mean: number | null;
+}
+
+/** Text to token ids and back. */
+export interface Tokenizer {
+  encode(text: string, options?: { bos?: boolean; specialTokens?: 'reject' | 'parse' }): Promise<number[]>;
+  decode(ids: number[], options?: { skipSpecial?: boolean }): Promise<string>;
+  /** Tokens of `text`, the one that comes first included. */
+  count(text: string): Promise<number>;
+}
+
+/** The loaded model, and what it runs on. */
+export interface ModelInfo {
+  model: string;
+  parameters: number;
+  contextLength: number;
+  vocabSize: number;
+  layers: number;
+  dModel: number;
+  heads: number;
+  kv: 'f16' | 'f32';
+  /** GPU memory of weights and KV cache, bytes. */
+  gpuBytes: number;
+  adapter: AdapterInfo;
+  /** Whether the kernels use subgroup operations. */
+  subgroups: boolean;
+  worker: boolean;
+}
+
+/** What the browser says of its GPU. Names may be empty: browsers hide them. */
+export interface AdapterInfo {
+  vendor: string;
+  architecture: string;
+  description: string;
+  /** Computed on the CPU: slow. */
+  software: boolean;
+  f16: boolean;
+  subgroups: boolean;
+  limits: {
+    maxBufferSize: number;
+    maxStorageBufferBindingSize: number;
+    maxComputeInvocationsPerWorkgroup: number;
+    maxComputeWorkgroupStorageSize: number;
+  };
+}
+
+/** One limit that a model does not fit. */
+export interface Blocker {
+  limit: string;
+  need: number;
+  have: number;
+}
+
+/** What this browser can do, before anything is downloaded. */
+export type Probe =
+  | { ok: false; reason: 'no-api' | 'insecure-context' | 'no-adapter'; message: string; fits(model: FitQuery): Promise<Fit> }
+  | ({ ok: true; fits(model: FitQuery): Promise<Fit> } & AdapterInfo);
+
+/** A published model by name, or a config.json. */
+export type FitQuery = 'demo' | 'facebook/incoder-1B' | 'facebook/incoder-6B' | { config: string; contextLength?: number };
+
+/** Whether a model fits this browser's limits. Browsers do not tell how much GPU memory is free. */
+export interface Fit {
+  fits: boolean;
+  blockers: Blocker[];
+  /** GPU memory of weights and KV cache, bytes. */
+  gpuBytes: number;
+}
+
+/** Why `lost` settled. */
+export interface LostInfo {
+  reason: 'lost' | 'disposed';
+  message: string;
+}
+
+/** One file in the cache. */
+export interface CachedFile {
+  name: string;
+  /** Bytes kept so far, and in all. */
+  done: number;
+  total: number;
+  sha256?: string;
+}
+
+/** One model in the cache. */
+export interface CachedModel {
+  /** `name@revision`, or its base URL. */
+  id: string;
+  files: CachedFile[];
+  bytes: number;
+  complete: boolean;
+}
+
+/** What `verify` found. */
+export interface Verified {
+  id: string;
+  ok: boolean;
+  /** One line for each file that is damaged or not whole; damaged ones were deleted. */
+  problems: string[];
+}
+
+/** The download cache of this browser. */
+export interface ModelCache {
+  list(): Promise<CachedModel[]>;
+  verify(id: string): Promise<Verified>;
+  delete(id: string): Promise<boolean>;
+}
+
+export type { InCoderError };
