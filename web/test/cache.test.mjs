@@ -293,7 +293,8 @@ test('too little room: QUOTA_EXCEEDED with the numbers, before and while writing
   // Chromium says to pages that 10 GiB are free, whatever the truth is: the first write tells.
   const writing = await loading();
   assert.equal(writing.code, 'QUOTA_EXCEEDED', writing.message);
-  assert.ok(writing.details.need > 0 && writing.details.usage < 3_000_000, JSON.stringify(writing.details));
+  // What is there already may be a little more than the quota.
+  assert.ok(writing.details.need > 0 && writing.details.usage < 4_000_000, JSON.stringify(writing.details));
   assert.doesNotMatch(writing.message, /are free/);
 
   // A browser that tells the truth.

@@ -1,4 +1,4 @@
-//! The engine for browsers: [`incoder`] over WebGPU, bound with wasm-bindgen.
+//! The engine for browsers: the crate `incoder` over WebGPU, bound with wasm-bindgen.
 //!
 //! The npm package's TypeScript is the only caller. Options come in and results go out as JSON texts, bytes as
 //! `Uint8Array`s; errors are thrown as JSON texts `{"code", "message", "details"}`, or as what the caller's own folder threw.
