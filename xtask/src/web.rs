@@ -54,17 +54,19 @@ fn engine() -> Result<(), String> {
     run::show(&mut optimize)
 }
 
-/// The tests in web/test.
-pub fn tests() -> Command {
+/// The tests in web/test, a command for each file.
+pub fn tests() -> Vec<Command> {
     let entries = std::fs::read_dir("web/test").into_iter().flatten().flatten();
     let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
     // By name: given the folder, Node would run the files that the tests share, too.
     files.retain(|path| path.to_string_lossy().ends_with(".test.mjs"));
     files.sort();
-    let mut node = Command::new("node");
-    // One file at a time: software WebGPU takes both cores.
-    node.args(["--test", "--test-concurrency=1", "--test-reporter=spec"]).args(files);
-    node
+    let command = |file| {
+        let mut node = Command::new("node");
+        node.args(["--test", "--test-reporter=spec"]).arg(file);
+        node
+    };
+    files.into_iter().map(command).collect()
 }
 
 fn target() -> PathBuf {
