@@ -293,8 +293,8 @@ test('too little room: QUOTA_EXCEEDED with the numbers, before and while writing
   // Chromium says to pages that 10 GiB are free, whatever the truth is: the first write tells.
   const writing = await loading();
   assert.equal(writing.code, 'QUOTA_EXCEEDED', writing.message);
-  // What is there already may be a little more than the quota.
-  assert.ok(writing.details.need > 0 && writing.details.usage < 4_000_000, JSON.stringify(writing.details));
+  // Chromium counts late: a part more than the quota may be there already, never the whole.
+  assert.ok(writing.details.need > 0 && writing.details.usage < bytesOf(SMALL), JSON.stringify(writing.details));
   assert.doesNotMatch(writing.message, /are free/);
 
   // A browser that tells the truth.
@@ -308,7 +308,8 @@ test('too little room: QUOTA_EXCEEDED with the numbers, before and while writing
   const { need, ...told } = before.details;
   assert.deepEqual(told, { quota: 3_000_000, usage: 1_000_000 });
   assert.ok(need > 2_000_000 && need <= bytesOf(SMALL), String(need));
-  assert.ok(!asked().some((request) => request.startsWith('model.safetensors bytes=4')));
+  const requests = asked();
+  assert.equal(requests.filter((request) => request.startsWith('model.safetensors')).length, 1, requests.join('; '));
 
   const uncached = await loading({ cache: false });
   assert.ok(uncached.text, uncached.message);

@@ -12,12 +12,13 @@ export async function listModels(stores?: PartStore[]): Promise<CachedModel[]> {
   for (const store of stores ?? (await openStores())) {
     const { models, keys } = await ModelParts.all(store);
     for (const model of models) {
-      const files = model.files.map((file) => ({
+      const entry = async (file: FileRecord) => ({
         name: file.name,
-        done: model.kept(file, keys),
+        done: await model.kept(file, keys),
         total: file.size,
         ...(file.sha256 === null ? {} : { sha256: file.sha256 }),
-      }));
+      });
+      const files = await Promise.all(model.files.map(entry));
       const complete = model.files.every((file, index) => file.checked && files[index]?.done === file.size);
       found.push({ id: model.id, files, bytes: files.reduce((sum, { done }) => sum + done, 0), complete });
     }

@@ -77,7 +77,7 @@ async function download(parts: ModelParts, http: Http, options: FolderOptions, s
   const { files } = parts;
   const keys = await parts.keys();
   const total = files.reduce((sum, { size }) => sum + size, 0);
-  const kept = files.reduce((sum, file) => sum + parts.kept(file, keys), 0);
+  const kept = (await Promise.all(files.map((file) => parts.kept(file, keys)))).reduce((sum, bytes) => sum + bytes, 0);
   const cached = files.every(({ checked }) => checked);
   if (!cached) {
     await checkRoom(total - kept);

@@ -119,17 +119,20 @@ export class ModelParts {
     return new Set(await this.store.keys(this.folder));
   }
 
-  /** Bytes of a file in its leading parts, by the names of `keys`; a half-written last part counts until it is read. */
-  kept(file: FileRecord, keys: Set<string>): number {
-    let index = 0;
-    while (index < this.count(file) && keys.has(this.#key(file, index))) index += 1;
-    return Math.min(index * this.partSize, file.size);
+  /** Bytes of a file in its leading parts, by the names of `keys`. */
+  async kept(file: FileRecord, keys: Set<string>): Promise<number> {
+    let count = 0;
+    while (count < this.count(file) && keys.has(this.#key(file, count))) count += 1;
+    // Parts are written one after the other: only the last can be half there.
+    if (count > 0 && !(await this.get(file, count - 1))) count -= 1;
+    return Math.min(count * this.partSize, file.size);
   }
 
   /** Whether every file is in the cache and was checked. */
   async whole(): Promise<boolean> {
     const keys = await this.keys();
-    return this.files.length > 0 && this.files.every((file) => file.checked && this.kept(file, keys) === file.size);
+    for (const file of this.files) if (!file.checked || (await this.kept(file, keys)) !== file.size) return false;
+    return this.files.length > 0;
   }
 
   /** Takes over what the server lists now: parts of unchanged files stay, all others are removed. */
@@ -137,13 +140,14 @@ export class ModelParts {
     const known = old?.partSize === this.partSize ? old.files : [];
     const keys = await this.keys();
     const kept = new Set<string>();
-    this.files = listed.map((now) => {
+    const update = async (now: RemoteFile): Promise<FileRecord> => {
       const before = known.find(({ name }) => name === now.name);
       if (!before || !unchanged(before, now)) return { ...now, checked: false };
       kept.add(this.#fileKey(now));
-      const checked = before.checked && this.kept(before, keys) === before.size;
+      const checked = before.checked && (await this.kept(before, keys)) === before.size;
       return { ...now, checked, sha256: checked ? before.sha256 : now.sha256, validator: now.validator ?? before.validator };
-    });
+    };
+    this.files = await Promise.all(listed.map(update));
     await this.save();
     const found = new Set([...keys].map((key) => key.slice(0, key.lastIndexOf('/'))));
     found.delete(this.folder);
