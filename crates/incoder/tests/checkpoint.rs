@@ -173,6 +173,53 @@ fn shards_are_one_checkpoint() {
     assert!(refused(&MemoryFolder::default()).contains("no such file in the model folder"));
 }
 
+/// The same weights as safetensors and in every form that torch wrote: bit for bit the same logits.
+#[test]
+fn torch_checkpoints_compute_the_same() {
+    let read = |name: &str| std::fs::read(oracle(name)).unwrap();
+    let config = || MemoryFolder::default().with("config.json", read("tiny-a/config.json"));
+    let shard = |n: usize| format!("pytorch_model-0000{n}-of-00002.bin");
+    let shards = [1, 2].map(shard).into_iter().fold(config(), |folder, name| {
+        let bytes = read(&format!("tiny-a/sharded-fp16/{name}"));
+        folder.with(&name, bytes)
+    });
+    let index = "pytorch_model.bin.index.json";
+    let cases = [
+        ("zip", config().with("pytorch_model.bin", read("tiny-a/pytorch_model.fp16.bin")), "model.fp16.safetensors"),
+        (
+            "zip, f32",
+            config().with("pytorch_model.bin", read("tiny-a/pytorch_model.fp32.bin")),
+            "model.fp32.safetensors",
+        ),
+        ("sharded", shards.with(index, read(&format!("tiny-a/sharded-fp16/{index}"))), "model.fp16.safetensors"),
+        (
+            "before torch 1.6",
+            config().with("pytorch_model.bin", read("tiny-a/variants/legacy_nonzip.fp16.bin")),
+            "model.fp16.safetensors",
+        ),
+    ];
+    for (device_name, device) in support::cpu_and_gpu() {
+        let logits = |folder: &MemoryFolder| {
+            let mut session = support::load(folder, &device, incoder::Kv::F32, Some(8));
+            block_on(session.set_context(&[2, 17, 99], &incoder::Cancel::default())).unwrap();
+            session.logits().to_vec()
+        };
+        for (name, torch, safetensors) in &cases {
+            assert_eq!(logits(torch), logits(&folder("tiny-a", safetensors)), "{name} on the {device_name}");
+        }
+    }
+}
+
+/// The names of shards in an index of torch's are as suspicious as in one of safetensors.
+#[test]
+fn a_torch_index_is_checked() {
+    let index = |text: &str| MemoryFolder::default().with("pytorch_model.bin.index.json", text.as_bytes().to_vec());
+    let refused = |text: &str| block_on(Checkpoint::open(&index(text), &config())).unwrap_err().to_string();
+    assert!(refused(r#"{"weight_map": {"a": "../b.bin"}}"#).contains("not a plain file name"));
+    assert!(refused(r#"{"weight_map": {"a": "b.bin"}}"#).starts_with("b.bin: no such file"));
+    assert!(refused("{}").contains("is no index of shards"));
+}
+
 proptest! {
     /// Whatever the bytes, the answer is a value.
     #[test]

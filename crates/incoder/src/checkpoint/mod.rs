@@ -2,6 +2,7 @@
 
 mod safetensors;
 mod source;
+mod torch;
 
 pub use source::{BoxFuture, Folder, MemoryFolder, Source};
 
@@ -9,7 +10,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 /// An index.json lists a few hundred tensors; anything near this is not one.
@@ -54,6 +55,25 @@ pub(crate) struct Stored {
     offset: u64,
     dtype: Dtype,
     shape: Vec<usize>,
+    /// Elements from one index of a dimension to the next.
+    strides: Vec<usize>,
+}
+
+impl Stored {
+    /// Elements from one row to the next and from one column to the next; a vector is one row.
+    fn steps(&self) -> (u64, u64) {
+        let step = |back: usize| self.strides.len().checked_sub(back).map_or(0, |i| self.strides[i] as u64);
+        (step(2), step(1))
+    }
+}
+
+/// The strides of a tensor whose elements lie in the order of its indices.
+fn row_major(shape: &[usize]) -> Vec<usize> {
+    let mut strides = vec![1; shape.len()];
+    for i in (1..shape.len()).rev() {
+        strides[i - 1] = strides[i] * shape[i];
+    }
+    strides
 }
 
 /// The opened checkpoint of one model: exactly the tensors its [`Config`] calls for, shapes checked.
@@ -68,24 +88,37 @@ impl std::fmt::Debug for Checkpoint {
     }
 }
 
+/// Which files hold the weights.
+enum Files {
+    Safetensors(Vec<Box<dyn Source>>),
+    Torch(Vec<Box<dyn Source>>),
+}
+
 #[derive(serde::Deserialize)]
 struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
 impl Checkpoint {
-    /// Opens `model.safetensors`, or the shards that `model.safetensors.index.json` names, and checks every name and shape.
+    /// Opens the weights in `folder` and checks every name and shape. The first of these that is there counts:
+    /// `model.safetensors`, `model.safetensors.index.json` with its shards, `pytorch_model.bin`,
+    /// `pytorch_model.bin.index.json` with its shards.
     ///
     /// Names may carry the prefix `model.` or not; `lm_head.weight` and `embed_positions.weights` are ignored
-    /// (the head is tied, the positions are computed).
+    /// (the head is tied, the positions are computed). Nothing in a torch checkpoint is executed.
     ///
     /// # Errors
     /// [`Error::Checkpoint`] for a missing or damaged file, [`Error::Tensor`] for a missing, unexpected or misshapen tensor.
     pub async fn open(folder: &dyn Folder, config: &Config) -> Result<Self> {
-        let sources = Self::files(folder).await?;
+        let files = Self::files(folder).await?;
+        let (Files::Safetensors(sources) | Files::Torch(sources)) = &files;
         let mut tensors = BTreeMap::new();
         for (i, source) in sources.iter().enumerate() {
-            for (name, stored) in safetensors::read_header(source.as_ref(), i).await? {
+            let found = match files {
+                Files::Safetensors(_) => safetensors::read_header(source.as_ref(), i).await?,
+                Files::Torch(_) => torch::read_tensors(source.as_ref(), i).await?,
+            };
+            for (name, stored) in found {
                 let short = name.strip_prefix("model.").unwrap_or(&name);
                 if short == "lm_head.weight" || short == "embed_positions.weights" {
                     continue;
@@ -95,45 +128,27 @@ impl Checkpoint {
                 }
             }
         }
+        let (Files::Safetensors(sources) | Files::Torch(sources)) = files;
         let checkpoint = Self { sources, tensors };
         checkpoint.check(config)?;
         Ok(checkpoint)
     }
 
-    async fn files(folder: &dyn Folder) -> Result<Vec<Box<dyn Source>>> {
+    async fn files(folder: &dyn Folder) -> Result<Files> {
         if let Some(file) = folder.open("model.safetensors").await? {
-            return Ok(vec![file]);
+            return Ok(Files::Safetensors(vec![file]));
         }
-        let name = "model.safetensors.index.json";
-        let Some(index) = folder.open(name).await? else {
-            let problem = match folder.open("pytorch_model.bin").await? {
-                Some(_) => "is a torch checkpoint, which is not read yet; convert it to safetensors",
-                None => "no such file in the model folder, and no model.safetensors.index.json either",
-            };
-            let file = if problem.starts_with("is") { "pytorch_model.bin" } else { "model.safetensors" };
-            return Err(Error::checkpoint(file, problem));
-        };
-        let index: Index = serde_json::from_str(&source::text(index.as_ref(), MAX_INDEX_BYTES).await?)
-            .map_err(|e| Error::checkpoint(name, format!("not a safetensors index: {e}")))?;
-        let mut shards: Vec<&String> = index.weight_map.values().collect();
-        shards.sort();
-        shards.dedup();
-        if shards.is_empty() {
-            return Err(Error::checkpoint(name, "names no shards"));
+        if let Some(shards) = shards(folder, "model.safetensors.index.json").await? {
+            return Ok(Files::Safetensors(shards));
         }
-        let mut files = Vec::new();
-        for shard in shards {
-            // A shard is a file of the same folder; a path would let an index read anywhere.
-            if shard.contains(['/', '\\']) {
-                return Err(Error::checkpoint(
-                    name,
-                    format!("names the shard {shard:?}, which is not a plain file name"),
-                ));
-            }
-            let missing = || Error::checkpoint(shard, format!("no such file in the model folder ({name} names it)"));
-            files.push(folder.open(shard).await?.ok_or_else(missing)?);
+        if let Some(file) = folder.open("pytorch_model.bin").await? {
+            return Ok(Files::Torch(vec![file]));
         }
-        Ok(files)
+        if let Some(shards) = shards(folder, "pytorch_model.bin.index.json").await? {
+            return Ok(Files::Torch(shards));
+        }
+        let problem = "no such file in the model folder, and no pytorch_model.bin or index.json of either";
+        Err(Error::checkpoint("model.safetensors", problem))
     }
 
     fn check(&self, config: &Config) -> Result<()> {
@@ -159,29 +174,128 @@ impl Checkpoint {
         self.tensors.values().map(|t| (t.shape.iter().product::<usize>() * t.dtype.bytes()) as u64).sum()
     }
 
+    /// Names (without the `model.` prefix) and shapes of all tensors; linear weights are [out, in].
+    pub fn shapes(&self) -> impl Iterator<Item = (&str, &[usize])> {
+        self.tensors.iter().map(|(name, stored)| (name.as_str(), &stored.shape[..]))
+    }
+
     /// Rows `rows` of the tensor `name` (without the `model.` prefix) as f32, row-major; a vector is one row.
     ///
     /// # Errors
     /// [`Error::Tensor`] when a value is not finite, [`Error::Source`] when the bytes cannot be read.
-    pub(crate) async fn rows(&self, name: &str, rows: Range<usize>) -> Result<Vec<f32>> {
-        let stored = self.tensors.get(name).ok_or_else(|| Error::tensor(name, "is missing from the checkpoint"))?;
-        let columns = stored.shape.last().copied().unwrap_or(0);
-        let row_bytes = columns * stored.dtype.bytes();
-        let mut bytes = vec![0; rows.len() * row_bytes];
-        let offset = stored.offset + (rows.start * row_bytes) as u64;
-        self.sources[stored.source].read(offset, &mut bytes).await?;
+    pub async fn rows(&self, name: &str, rows: Range<usize>) -> Result<Vec<f32>> {
+        let stored = self.stored(name)?;
+        let mut bytes = vec![0; self.row_bytes(stored) * rows.len()];
+        self.read(stored, rows.clone(), &mut bytes).await?;
         let values = stored.dtype.to_f32(&bytes);
         match values.iter().position(|v| !v.is_finite()) {
-            Some(i) => {
-                let (row, column) = (rows.start + i / columns, i % columns);
-                Err(Error::tensor(
-                    name,
-                    format!("holds {} at row {row}, column {column}: the checkpoint is damaged", values[i]),
-                ))
-            }
+            Some(i) => Err(not_finite(name, stored, &rows, i, values[i])),
             None => Ok(values),
         }
     }
+
+    /// The same as fp16, rounded to nearest where the tensor is stored as f32 or bf16.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::rows`], and [`Error::Tensor`] for a value beyond the range of fp16.
+    pub async fn halves(&self, name: &str, rows: Range<usize>) -> Result<Vec<f16>> {
+        let stored = self.stored(name)?;
+        let columns = columns(stored);
+        let mut halves = vec![f16::ZERO; columns * rows.len()];
+        if stored.dtype == Dtype::F16 && cfg!(target_endian = "little") {
+            self.read(stored, rows.clone(), bytemuck::cast_slice_mut(&mut halves)).await?;
+            // A plain pass first: it runs at the speed of memory, `position` does not.
+            if halves.iter().fold(false, |any, half| any | (half.to_bits() & 0x7c00 == 0x7c00))
+                && let Some(i) = halves.iter().position(|half| !half.is_finite())
+            {
+                return Err(not_finite(name, stored, &rows, i, halves[i].to_f32()));
+            }
+            return Ok(halves);
+        }
+        let values = self.rows(name, rows.clone()).await?;
+        halves.convert_from_f32_slice(&values);
+        match halves.iter().position(|half| !half.is_finite()) {
+            Some(i) => {
+                let (row, column) = (rows.start + i / columns, i % columns);
+                let problem = format!(
+                    "holds {} at row {row}, column {column}: beyond the range of fp16, which is 65504",
+                    values[i]
+                );
+                Err(Error::tensor(name, problem))
+            }
+            None => Ok(halves),
+        }
+    }
+
+    fn stored(&self, name: &str) -> Result<&Stored> {
+        self.tensors.get(name).ok_or_else(|| Error::tensor(name, "is missing from the checkpoint"))
+    }
+
+    fn row_bytes(&self, stored: &Stored) -> usize {
+        columns(stored) * stored.dtype.bytes()
+    }
+
+    /// The bytes of some rows, in as few reads as the tensor's strides allow.
+    async fn read(&self, stored: &Stored, rows: Range<usize>, out: &mut [u8]) -> Result<()> {
+        let source = &self.sources[stored.source];
+        let (element, row_bytes) = (stored.dtype.bytes(), self.row_bytes(stored));
+        let (row_step, column_step) = stored.steps();
+        let at = |row: usize, column: usize| {
+            stored.offset + (row as u64 * row_step + column as u64 * column_step) * element as u64
+        };
+        if column_step == 1 && (row_step * element as u64 == row_bytes as u64 || rows.len() == 1) {
+            return source.read(at(rows.start, 0), out).await;
+        }
+        if column_step == 1 {
+            for (row, out) in rows.zip(out.chunks_exact_mut(row_bytes.max(1))) {
+                source.read(at(row, 0), out).await?;
+            }
+            return Ok(());
+        }
+        // A transposed matrix comes column by column; one with gaps both ways, as nothing saves them, value by value.
+        let run = if row_step == 1 { rows.len() } else { 1 };
+        let mut values = vec![0; run * element];
+        for column in 0..row_bytes / element {
+            for first in rows.clone().step_by(run.max(1)) {
+                source.read(at(first, column), &mut values).await?;
+                for (i, value) in values.chunks_exact(element).enumerate() {
+                    let to = (first - rows.start + i) * row_bytes + column * element;
+                    out[to..to + element].copy_from_slice(value);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn columns(stored: &Stored) -> usize {
+    stored.shape.last().copied().unwrap_or(0)
+}
+
+fn not_finite(name: &str, stored: &Stored, rows: &Range<usize>, i: usize, value: f32) -> Error {
+    let (row, column) = (rows.start + i / columns(stored), i % columns(stored));
+    Error::tensor(name, format!("holds {value} at row {row}, column {column}: the checkpoint is damaged"))
+}
+
+/// The files that the index `name` names; `None` when there is no such index.
+async fn shards(folder: &dyn Folder, name: &str) -> Result<Option<Vec<Box<dyn Source>>>> {
+    let Some(index) = folder.open(name).await? else { return Ok(None) };
+    let index: Index = serde_json::from_str(&source::text(index.as_ref(), MAX_INDEX_BYTES).await?)
+        .map_err(|e| Error::checkpoint(name, format!("is no index of shards: {e}")))?;
+    let shards: BTreeSet<String> = index.weight_map.into_values().collect();
+    if shards.is_empty() {
+        return Err(Error::checkpoint(name, "names no shards"));
+    }
+    let mut files = Vec::new();
+    for shard in shards {
+        // A shard is a file of the same folder; a path would let an index read anywhere.
+        if shard.contains(['/', '\\']) {
+            return Err(Error::checkpoint(name, format!("names the shard {shard:?}, which is not a plain file name")));
+        }
+        let missing = || Error::checkpoint(&shard, format!("no such file in the model folder ({name} names it)"));
+        files.push(folder.open(&shard).await?.ok_or_else(missing)?);
+    }
+    Ok(Some(files))
 }
 
 /// The shape of every tensor of a model, by its name without the `model.` prefix. Linear weights are [out, in].

@@ -1,6 +1,6 @@
 //! Reading a safetensors header through a [`Source`]: the `safetensors` crate checks it, the data stays where it is.
 
-use super::{Dtype, Source, Stored};
+use super::{Dtype, Source, Stored, row_major};
 use crate::error::{Error, Result};
 
 /// Bytes before the JSON header: its length.
@@ -44,7 +44,8 @@ pub(super) async fn read_header(file: &dyn Source, source: usize) -> Result<Vec<
             other => return Err(Error::tensor(&name, format!("is stored as {other:?}; F32, F16 and BF16 are read"))),
         };
         let offset = data + info.data_offsets.0 as u64;
-        tensors.push((name, Stored { source, offset, dtype, shape: info.shape.clone() }));
+        tensors
+            .push((name, Stored { source, offset, dtype, shape: info.shape.clone(), strides: row_major(&info.shape) }));
     }
     Ok(tensors)
 }

@@ -5,7 +5,6 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use half::f16;
-use half::slice::HalfFloatSliceExt;
 
 /// Rows of a block of the weight layout: see linear.wgsl.
 pub(crate) const BLOCK_ROWS: usize = 32;
@@ -208,23 +207,13 @@ impl Uploader<'_> {
     /// `rows` rows of the stack from `first` on, in whole blocks.
     async fn packed(&self, stack: &Stack<'_>, first: usize, rows: usize) -> Result<Vec<f16>> {
         let mut packed = vec![f16::ZERO; rows.next_multiple_of(BLOCK_ROWS) * stack.inputs];
-        let mut halves = vec![f16::ZERO; stack.inputs];
         let mut row = first;
         while row < first + rows {
             let (part, start) = (row / stack.rows_each, row % stack.rows_each);
             let end = stack.rows_each.min(start + first + rows - row);
-            let values = self.checkpoint.rows(&stack.names[part], start..end).await?;
-            for (i, values) in values.chunks_exact(stack.inputs).enumerate() {
-                halves.convert_from_f32_slice(values);
-                if let Some(column) = halves.iter().position(|h| !h.is_finite()) {
-                    let problem = format!(
-                        "holds {} at row {}, column {column}: beyond the range of fp16, which is 65504",
-                        values[column],
-                        start + i
-                    );
-                    return Err(Error::tensor(&stack.names[part], problem));
-                }
-                pack_row(&mut packed, row + i - first, &halves);
+            let halves = self.checkpoint.halves(&stack.names[part], start..end).await?;
+            for (i, halves) in halves.chunks_exact(stack.inputs).enumerate() {
+                pack_row(&mut packed, row + i - first, halves);
             }
             row += end - start;
         }
