@@ -182,6 +182,20 @@ test('every phase of a load ends with all of it done', async () => {
   }
 });
 
+test('torch weights are cached like any other, and compute the same', async () => {
+  put(TINY);
+  const { text } = await loading();
+  const { 'model.safetensors': _, ...others } = TINY;
+  put({ ...others, 'pytorch_model.bin': file(`${ORACLE}tiny-a/pytorch_model.fp16.bin`) });
+  await page.evaluate(async () => InCoder.cache.delete((await InCoder.cache.list())[0].id));
+  assert.equal((await loading()).text, text);
+  asked();
+  const again = await loading();
+  assert.equal(again.text, text);
+  assert.deepEqual(asked(), []);
+  assert.equal((await loading({ cache: false })).text, text);
+});
+
 // Interrupted
 
 /** The weights up to `end`; then the connection hangs, or breaks. */

@@ -10,9 +10,7 @@ export function missing(files: File[]): string {
   if (files.length === 0) return 'Choose the model’s files first.';
   const has = (pattern: RegExp): boolean => files.some((file) => pattern.test(file.name));
   const lacks = ['config.json', 'tokenizer.json'].filter((name) => !files.some((file) => file.name === name));
-  if (!has(/\.safetensors$/)) {
-    lacks.push(has(/\.bin$/) ? 'weights as safetensors (torch .bin is not read yet)' : 'weights as safetensors');
-  }
+  if (!has(/\.(safetensors|bin)$/)) lacks.push('weights (.safetensors or .bin)');
   return lacks.length > 0 ? `Missing: ${lacks.join(', ')}.` : '';
 }
 

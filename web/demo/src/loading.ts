@@ -5,7 +5,7 @@ import type { CachedModel, FitQuery, LoadOptions, Probe } from 'incoder';
 import { fitText } from './device.js';
 import { byId, bytes, fact, make, number } from './dom.js';
 import { droppedFiles, isModelFile, missing } from './files.js';
-import { DEMO_ADVICE, HUB_ADVICE, HUB_NOTE, LICENCE, isAbort, ofError, show } from './messages.js';
+import { DEMO_ADVICE, HUB_NOTE, LICENCE, isAbort, ofError, show } from './messages.js';
 import { LoadMeter } from './progress.js';
 
 type SourceId = 'demo' | '1b' | '6b' | 'disk';
@@ -46,7 +46,7 @@ const SOURCES: Record<SourceId, Source> = {
   },
   disk: {
     title: 'model from disk',
-    about: 'config.json, tokenizer.json and the weights as safetensors. Nothing is uploaded or copied.',
+    about: 'config.json, tokenizer.json and the weights, as safetensors or .bin. Nothing is uploaded or copied.',
     caution: '',
     licence: `the files’ own. Meta’s weights: ${LICENCE}`,
     size: 'nothing chosen',
@@ -278,7 +278,6 @@ export class ModelPanel {
       } else {
         const message = ofError(error, 'load');
         const unread = error instanceof InCoderError && ['NOT_FOUND', 'BAD_CHECKPOINT', 'UNSUPPORTED_MODEL'].includes(error.code);
-        if (unread && source.hub) message.advice = HUB_ADVICE;
         if (unread && this.source === 'demo') message.advice = DEMO_ADVICE;
         show(this.message, message);
         this.message.scrollIntoView({ block: 'nearest' });

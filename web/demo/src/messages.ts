@@ -16,11 +16,8 @@ export interface Message {
 export const LICENCE = 'CC-BY-NC 4.0: no commercial use';
 
 export const HUB_NOTE =
-  'The hub publishes this checkpoint as torch .bin files, which this version does not read yet. A revision that ' +
-  'holds safetensors loads from here; a folder that you converted to safetensors loads with “From disk”.';
-
-/** Where the hub has no file that can be read: the most likely reason. */
-export const HUB_ADVICE = 'Most likely this revision holds torch .bin files only; the note above says what to do.';
+  'The hub publishes this checkpoint as torch .bin files in single precision: twice its size is downloaded, and kept in ' +
+  'this browser. A folder that `incoder convert` made loads faster, with “From disk”.';
 
 /** The demo model comes with the page: there is no name to check and no file to convert. */
 export const DEMO_ADVICE = 'This page’s own copy of the demo model is not as it should be: whoever runs the page has to mend it.';
@@ -65,7 +62,7 @@ const ERRORS: Record<InCoderError['code'], Message> = {
   },
   BAD_CHECKPOINT: {
     title: 'These files are not a model that this version can read.',
-    advice: 'It reads config.json, tokenizer.json and safetensors of InCoder models; convert torch .bin files first.',
+    advice: 'It reads config.json, tokenizer.json and the weights of InCoder models, as safetensors or torch .bin files.',
   },
   UNSUPPORTED_MODEL: {
     title: 'This is another kind of model.',

@@ -5,7 +5,7 @@ import { diskFolder } from './disk.js';
 import { Download } from './download.js';
 import { HUB, hubSource } from './hub.js';
 import { Http, Unreachable } from './http.js';
-import { isTorch, type RemoteFile, type Source } from './listing.js';
+import type { RemoteFile, Source } from './listing.js';
 import type { FolderOptions, ModelFile, ModelFolder } from './model.js';
 import { ModelParts, PART_SIZE } from './parts.js';
 import { Progress } from './progress.js';
@@ -56,8 +56,8 @@ interface Opened {
   distrust: () => Promise<void>;
 }
 
-/** What the cache holds and lacks of a model; only its files where they are not worth caching. */
-async function planCached(store: PartStore, source: Source, http: Http, partSize: number): Promise<ModelParts | RemoteFile[]> {
+/** What the cache holds and lacks of a model. */
+async function planCached(store: PartStore, source: Source, http: Http, partSize: number): Promise<ModelParts> {
   const known = await ModelParts.open(store, source.id);
   if (known && (await known.whole())) return known;
   http.known = known !== null;
@@ -66,7 +66,6 @@ async function planCached(store: PartStore, source: Source, http: Http, partSize
     throw error;
   });
   http.signal.throwIfAborted();
-  if (listed.some(({ name }) => isTorch(name))) return listed;
   const parts = await ModelParts.create(store, source.id, partSize);
   await parts.update(listed, known);
   return parts;

@@ -31,11 +31,6 @@ export interface Listing<T> {
   json(file: T): Promise<unknown>;
 }
 
-/** Whether these are torch's weights, which the engine refuses by name: they are listed and never downloaded. */
-export function isTorch(name: string): boolean {
-  return name.startsWith('pytorch_model');
-}
-
 /** config.json, tokenizer.json and the weights: one file or an index and its shards; rejects with NOT_FOUND or BAD_CHECKPOINT. */
 export async function chooseFiles<T>(listing: Listing<T>): Promise<T[]> {
   const [config, tokenizer, single] = await Promise.all([
