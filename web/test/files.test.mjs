@@ -369,6 +369,7 @@ test('a model with torch weights only is downloaded and cached like any other', 
     { 'config.json': 10, 'tokenizer.json': 20, 'pytorch_model-1.bin': 5000 },
   ]) {
     server.files.clear();
+    store.values.clear();
     server.log.length = 0;
     const made = serve({ manifest: false, sizes });
     if (!('pytorch_model.bin' in sizes)) server.files.set('/m/pytorch_model.bin.index.json', json({ weight_map: { a: 'pytorch_model-1.bin' } }));
