@@ -103,10 +103,11 @@ test('the demo model is the one that the package knows', () => {
   for (const [name, value] of Object.entries(known)) assert.equal(config[name], value, name);
 });
 
-/** Bytes of fp16 weights, and of an fp16 KV cache for `context` tokens. */
+/** Bytes of the weights (fp16 matrices in blocks of 32 rows, fp32 vectors) and of an fp16 KV cache for `context` tokens. */
 function bytesOf({ num_layers: layers, d_model: d, ffn_dim: f, vocab_size: vocab }, context) {
-  const layer = 4 * d * d + 2 * d * f + 9 * d + f;
-  return 2 * (vocab * d + layers * layer + 2 * d) + 4 * layers * context * d;
+  const blocks = (rows) => Math.ceil(rows / 32) * 32;
+  const matrices = blocks(vocab) * d + layers * d * (blocks(3 * d) + blocks(d) + blocks(f)) + layers * f * blocks(d);
+  return [2 * matrices + 4 * (layers * (9 * d + f) + 2 * d), 4 * layers * context * d];
 }
 
 test('the probe says what fits before anything is downloaded', async () => {
@@ -117,19 +118,25 @@ test('the probe says what fits before anything is downloaded', async () => {
     return {
       probe,
       fits: { demo: await fits('demo'), 'facebook/incoder-1B': await fits('facebook/incoder-1B'), 'facebook/incoder-6B': await fits('facebook/incoder-6B') },
-      config: await fits({ config, contextLength: 100 }),
-      wrong: await Promise.all([fits({ config: '{' }), fits({ config: '{"model_type": "llama"}' }), fits('facebook/nothing')].map(outcome)),
+      config: await fits({ config }, { contextLength: 100, candidates: 3, maxTokens: 10 }),
+      wrong: await Promise.all([fits({ config: '{' }), fits({ config: '{"model_type": "llama"}' }), fits('facebook/nothing'), fits('demo', { candidates: 0 })].map(outcome)),
     };
   });
   const { limits, ...rest } = probe;
   assert.deepEqual(rest, { ok: true, vendor: 'google', architecture: 'swiftshader', description: '', software: true, f16: rest.f16, subgroups: true });
   for (const limit of Object.values(limits)) assert.ok(limit > 0);
-  for (const [name, { fits: yes, blockers, gpuBytes }] of Object.entries(fits)) {
+  for (const [name, { fits: yes, blockers, largestContext, ...bytes }] of Object.entries(fits)) {
     // SwiftShader allows buffers of a gigabyte.
-    assert.deepEqual([yes, blockers, gpuBytes], [true, [], bytesOf(JSON.parse(SHAPES[name]), 2048)], name);
+    assert.deepEqual([yes, blockers, largestContext], [true, [], 2048], name);
+    const { gpuBytes, weightBytes, kvCacheBytes, scratchBytes } = bytes;
+    assert.deepEqual([weightBytes, kvCacheBytes], bytesOf(JSON.parse(SHAPES[name]), 2048), name);
+    assert.equal(gpuBytes, weightBytes + kvCacheBytes + scratchBytes);
   }
-  assert.equal(config.gpuBytes, bytesOf({ num_layers: 1, d_model: 64, ffn_dim: 256, vocab_size: 512 }, 100));
-  assert.deepEqual(wrong.map(({ code }) => code), ['BAD_CHECKPOINT', 'UNSUPPORTED_MODEL', 'INVALID_ARGUMENT']);
+  assert.ok(fits['facebook/incoder-6B'].gpuBytes <= 15e9);
+  const tiny = { num_layers: 1, d_model: 64, ffn_dim: 256, vocab_size: 512 };
+  // Two more candidates of ten tokens each.
+  assert.deepEqual([config.kvCacheBytes, config.largestContext], [bytesOf(tiny, 120)[1], 120]);
+  assert.deepEqual(wrong.map(({ code }) => code), ['BAD_CHECKPOINT', 'UNSUPPORTED_MODEL', 'INVALID_ARGUMENT', 'INVALID_ARGUMENT']);
   assert.equal(weights(), asked);
 });
 

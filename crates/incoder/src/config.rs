@@ -1,7 +1,6 @@
 //! config.json → [`Config`], checked: every size the engine uses comes from here.
 
 use crate::error::{Error, Result};
-use crate::forward::Kv;
 use serde::Deserialize;
 
 /// Two values of a head a thread, and 256 threads are what every adapter allows in a workgroup.
@@ -54,11 +53,6 @@ impl Config {
     /// Bytes of the KV cache for one token, at `bytes` a value (2 for fp16, 4 for fp32).
     pub fn kv_bytes_per_token(&self, bytes: usize) -> u64 {
         (2 * self.num_layers * self.d_model * bytes) as u64
-    }
-
-    /// Bytes of GPU memory that the fp16 weights and a KV cache of `capacity` tokens take.
-    pub fn gpu_bytes(&self, capacity: usize, kv: Kv) -> u64 {
-        2 * self.parameters() + self.kv_bytes_per_token(kv.bytes()).saturating_mul(capacity as u64)
     }
 
     /// Parameters of the model, the tied head counted once.

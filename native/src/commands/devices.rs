@@ -4,17 +4,17 @@ use crate::Global;
 use crate::failure::Result;
 use crate::report;
 use crate::terminal::{Output, note};
-use incoder::{AdapterReport, Cancel, Config, Gpu, Kv};
+use incoder::{AdapterReport, Cancel, Config, Gpu, Kv, MemoryLimits, MemoryPlan};
 use serde::Serialize;
 use std::fmt::Write;
 
 /// A published model's sizes. Source: their config.json files.
-struct Published {
-    name: &'static str,
-    config: &'static str,
+pub struct Published {
+    pub name: &'static str,
+    pub config: &'static str,
 }
 
-const PUBLISHED: [Published; 2] = [
+pub const PUBLISHED: [Published; 2] = [
     Published {
         name: "1B",
         config: r#"{"model_type":"xglm","num_layers":24,"d_model":2048,"attention_heads":32,"ffn_dim":8192,"vocab_size":50518}"#,
@@ -31,6 +31,8 @@ struct Fit {
     model: &'static str,
     weight_bytes: u64,
     kv_bytes: u64,
+    scratch_bytes: u64,
+    total_bytes: u64,
     /// The largest buffer that cannot be split.
     binding_bytes: u64,
     /// The device's memory, where it is known: GPU APIs do not tell, but some kinds share the machine's.
@@ -111,21 +113,34 @@ fn listed(index: usize, adapter: &AdapterReport, memory: Option<u64>) -> Result<
     })
 }
 
+/// The memory of a device that shares the machine's; others do not tell theirs.
+pub fn shared_memory(adapter: &AdapterReport, machine: Option<u64>) -> Option<u64> {
+    machine.filter(|_| matches!(adapter.kind.as_str(), "software" | "integrated"))
+}
+
+/// Whether a model fits; `None` where the limits allow it and the memory is not known.
+pub fn verdict(plan: &MemoryPlan, limits: &MemoryLimits, memory: Option<u64>) -> Option<bool> {
+    if !plan.blockers(limits).is_empty() {
+        return Some(false);
+    }
+    memory.map(|memory| plan.total() <= memory)
+}
+
 fn fit(model: &Published, adapter: &AdapterReport, memory: Option<u64>) -> Result<Fit> {
     let config = Config::from_json(model.config)?;
-    let positions = config.max_position_embeddings as u64;
-    let kv_bytes = config.kv_bytes_per_token(Kv::F16.bytes()) * positions;
-    let weight_bytes = 2 * config.parameters();
-    // Matrices are bound in slices; one layer's keys and the table of positions (f32) are not.
-    let binding_bytes = 4 * positions * config.d_model as u64;
-    let limits_allow = binding_bytes <= adapter.max_binding_bytes.min(adapter.max_buffer_bytes);
-    let memory_bytes = memory.filter(|_| matches!(adapter.kind.as_str(), "software" | "integrated"));
-    let fits = match memory_bytes {
-        _ if !limits_allow => Some(false),
-        Some(memory) => Some(weight_bytes + kv_bytes <= memory),
-        None => None,
-    };
-    Ok(Fit { model: model.name, weight_bytes, kv_bytes, binding_bytes, memory_bytes, fits })
+    let limits = MemoryLimits::from(adapter);
+    let plan = MemoryPlan::new(&config, config.max_position_embeddings, Kv::F16, &limits);
+    let memory_bytes = shared_memory(adapter, memory);
+    Ok(Fit {
+        model: model.name,
+        weight_bytes: plan.weights,
+        kv_bytes: plan.kv_cache,
+        scratch_bytes: plan.scratch,
+        total_bytes: plan.total(),
+        binding_bytes: plan.unsplit[0].1,
+        memory_bytes,
+        fits: verdict(&plan, &limits, memory_bytes),
+    })
 }
 
 fn for_people(device: &Listed<'_>) -> String {
@@ -150,14 +165,14 @@ fn for_people(device: &Listed<'_>) -> String {
             Some(false) => "does not fit",
             None => "fits if the GPU has that much memory",
         };
-        let need = size(fit.weight_bytes + fit.kv_bytes);
+        let need = size(fit.total_bytes);
         let _ = writeln!(text, "   InCoder {} needs {need} (fp16 weights and a full context): {verdict}", fit.model);
     }
     text
 }
 
 /// Decimal units, as GPU memory and model files are sold.
-fn size(bytes: u64) -> String {
+pub fn size(bytes: u64) -> String {
     match bytes {
         1_000_000_000.. => format!("{:.1} GB", bytes as f64 / 1e9),
         _ => format!("{:.0} MB", bytes as f64 / 1e6),
@@ -165,7 +180,7 @@ fn size(bytes: u64) -> String {
 }
 
 /// The machine's main memory, where the system says it in a file.
-fn machine_memory() -> Option<u64> {
+pub fn machine_memory() -> Option<u64> {
     let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)

@@ -4,8 +4,8 @@ use crate::failure::thrown;
 use crate::folder::{JsFolder, WebFolder};
 use crate::options::{self, Load, Make};
 use incoder::{
-    Cancel, Device, Error, Event, Folder, Gpu, GpuOptions, LoadOptions, Progress, Prompt, Sentinels, Session,
-    Tokenizer, Tuning,
+    Cancel, Device, Error, Event, Folder, Gpu, GpuOptions, LoadOptions, MemoryPlan, Progress, Prompt, Sentinels,
+    Session, Tokenizer, Tuning,
 };
 use js_sys::Function;
 use serde_json::json;
@@ -181,7 +181,7 @@ impl Engine {
             "dModel": config.d_model,
             "heads": config.heads,
             "kv": if kv == incoder::Kv::F32 { "f32" } else { "f16" },
-            "gpuBytes": config.gpu_bytes(session.capacity(), kv),
+            "gpuBytes": MemoryPlan::new(config, session.capacity(), kv, &gpu.memory_limits()).total(),
             "subgroups": gpu.uses_subgroups(),
         })
         .to_string()

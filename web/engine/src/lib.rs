@@ -13,7 +13,7 @@ mod options;
 pub use engine::{CancelFlag, Engine};
 pub use folder::{JsFile, JsFolder};
 
-use incoder::{Config, Kv};
+use incoder::{Config, Kv, MemoryLimits, MemoryPlan};
 use sha2::Digest;
 use std::cell::RefCell;
 use wasm_bindgen::prelude::*;
@@ -40,18 +40,37 @@ pub fn heap_bytes() -> f64 {
     core::arch::wasm32::memory_size(0) as f64 * 65536.0
 }
 
-/// What a model with this config.json takes: `{"gpu_bytes", "buffers": [[what, bytes]…]}`, the largest buffers that
-/// cannot be split. `context` 0 is the model's own.
+/// What a model with this config.json takes on an adapter with these limits, bytes: `{"weights", "kvCache", "scratch",
+/// "total", "largestBuffer", "largestContext"}`; the largest buffer is one that cannot be split, the largest context is
+/// what the limits allow of `context` tokens, or null. `context` 0 is the model's own; every candidate after the first
+/// takes `candidate_tokens` of the KV cache for itself.
 ///
 /// # Errors
 /// What [`Config::from_json`] refuses.
-#[wasm_bindgen]
-pub fn requirements(config: &str, context: u32, f32_cache: bool) -> Result<String, JsValue> {
+#[wasm_bindgen(js_name = memoryPlan)]
+pub fn memory_plan(
+    config: &str,
+    context: u32,
+    candidate_tokens: u32,
+    binding_bytes: f64,
+    buffer_bytes: f64,
+) -> Result<String, JsValue> {
     let config = Config::from_json(config).map_err(failure::thrown)?;
-    let capacity = if context == 0 { config.max_position_embeddings } else { context as usize };
-    let kv = if f32_cache { Kv::F32 } else { Kv::F16 };
-    let buffers = incoder::largest_buffers(&config, capacity, kv);
-    Ok(serde_json::json!({ "gpu_bytes": config.gpu_bytes(capacity, kv), "buffers": buffers }).to_string())
+    let context = if context == 0 { config.max_position_embeddings } else { context as usize };
+    let context = context.saturating_add(candidate_tokens as usize);
+    // A browser does not tell the engine that its adapter is a software one.
+    let limits =
+        MemoryLimits { binding_bytes: binding_bytes as u64, buffer_bytes: buffer_bytes as u64, software: false };
+    let plan = MemoryPlan::new(&config, context, Kv::F16, &limits);
+    Ok(serde_json::json!({
+        "weights": plan.weights,
+        "kvCache": plan.kv_cache,
+        "scratch": plan.scratch,
+        "total": plan.total(),
+        "largestBuffer": plan.unsplit[0].1,
+        "largestContext": MemoryPlan::largest_context(&config, context, Kv::F16, &limits, None),
+    })
+    .to_string())
 }
 
 /// An incremental SHA-256, which the web platform lacks.

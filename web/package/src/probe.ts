@@ -2,7 +2,7 @@
 
 import { InCoderError } from './errors.js';
 import { describe, findAdapter } from './gpu.js';
-import type { Blocker, Fit, FitQuery, Probe } from './types.js';
+import type { AdapterInfo, Blocker, Fit, FitOptions, FitQuery, Probe } from './types.js';
 import { wasm } from './wasm.js';
 
 const shape = (num_layers: number, d_model: number, attention_heads: number, ffn_dim: number, vocab_size: number) =>
@@ -18,28 +18,52 @@ export const SHAPES = {
 /** Looks for WebGPU and an adapter. */
 export async function probe(): Promise<Probe> {
   const found = await findAdapter();
-  if (!('adapter' in found)) return { ok: false, ...found, fits: (model) => fits(model, undefined) };
+  if (!('adapter' in found)) return { ok: false, ...found, fits: (model, options) => fits(undefined, model, options) };
   const info = describe(found.adapter);
-  return { ok: true, ...info, fits: (model) => fits(model, info.limits) };
+  return { ok: true, ...info, fits: (model, options) => fits(info, model, options) };
 }
 
-type Limits = { maxBufferSize: number; maxStorageBufferBindingSize: number };
+/** What the engine's memoryPlan says, bytes. */
+interface MemoryPlan {
+  weights: number;
+  kvCache: number;
+  scratch: number;
+  total: number;
+  largestBuffer: number;
+  largestContext: number | null;
+}
 
-async function fits(model: FitQuery, limits: Limits | undefined): Promise<Fit> {
-  const { config, contextLength = 0 } = typeof model === 'string' ? { config: SHAPES[model] } : model;
+async function fits(adapter: AdapterInfo | undefined, model: FitQuery, options: FitOptions = {}): Promise<Fit> {
+  const config = typeof model === 'string' ? SHAPES[model] : model.config;
   if (typeof config !== 'string') throw new InCoderError('INVALID_ARGUMENT', `no model is known by the name ${String(model)}`);
-  const { gpu_bytes: gpuBytes, buffers } = await required(config, contextLength);
-  const need = buffers[0]?.[1] ?? 0;
+  const plan = await planned(config, options, adapter);
   const names = ['maxStorageBufferBindingSize', 'maxBufferSize'] as const;
-  const blockers = names.map((limit): Blocker => ({ limit, need, have: limits?.[limit] ?? 0 }));
+  const blockers = names.map((limit): Blocker => ({ limit, need: plan.largestBuffer, have: adapter?.limits[limit] ?? 0 }));
   const real = blockers.filter((blocker) => blocker.have < blocker.need);
-  return { fits: real.length === 0, blockers: real, gpuBytes };
+  return {
+    fits: real.length === 0,
+    blockers: real,
+    gpuBytes: plan.total,
+    weightBytes: plan.weights,
+    kvCacheBytes: plan.kvCache,
+    scratchBytes: plan.scratch,
+    largestContext: adapter ? plan.largestContext : null,
+  };
 }
 
-async function required(config: string, contextLength: number): Promise<{ gpu_bytes: number; buffers: [string, number][] }> {
-  const { requirements } = await wasm();
+async function planned(config: string, options: FitOptions, adapter: AdapterInfo | undefined): Promise<MemoryPlan> {
+  const { contextLength = 0, candidates = 1, maxTokens = 128 } = options;
+  for (const [name, value] of Object.entries({ contextLength, candidates, maxTokens })) {
+    const least = name === 'contextLength' ? 0 : 1;
+    if (Number.isInteger(value) && value >= least && value < 2 ** 31) continue;
+    throw new InCoderError('INVALID_ARGUMENT', `${name} is ${String(value)}, expected an integer from ${least} on`);
+  }
+  const { memoryPlan } = await wasm();
+  const { maxStorageBufferBindingSize: binding = 0, maxBufferSize: buffer = 0 } = adapter?.limits ?? {};
   try {
-    return JSON.parse(requirements(config, contextLength, false));
+    // Without an adapter the plan is for the limits that every one has.
+    const [most, largest] = adapter ? [binding, buffer] : [128 << 20, 256 << 20];
+    return JSON.parse(memoryPlan(config, contextLength, (candidates - 1) * maxTokens, most, largest));
   } catch (error) {
     throw InCoderError.fromEngine(error) ?? error;
   }

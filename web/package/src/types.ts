@@ -194,7 +194,7 @@ export interface ModelInfo {
   dModel: number;
   heads: number;
   kv: 'f16' | 'f32';
-  /** GPU memory of weights and KV cache, bytes. */
+  /** GPU memory of weights, KV cache and what a step computes in, bytes. */
   gpuBytes: number;
   adapter: AdapterInfo;
   /** Whether the kernels use subgroup operations. */
@@ -228,18 +228,39 @@ export interface Blocker {
 
 /** What this browser can do, before anything is downloaded. */
 export type Probe =
-  | { ok: false; reason: 'no-api' | 'insecure-context' | 'no-adapter'; message: string; fits(model: FitQuery): Promise<Fit> }
-  | ({ ok: true; fits(model: FitQuery): Promise<Fit> } & AdapterInfo);
+  | { ok: false; reason: 'no-api' | 'insecure-context' | 'no-adapter'; message: string; fits: FitFunction }
+  | ({ ok: true; fits: FitFunction } & AdapterInfo);
+
+/** What a model takes, and whether it fits; rejects for a config.json that no InCoder model has. */
+export type FitFunction = (model: FitQuery, options?: FitOptions) => Promise<Fit>;
 
 /** A published model by name, or a config.json. */
-export type FitQuery = 'demo' | 'facebook/incoder-1B' | 'facebook/incoder-6B' | { config: string; contextLength?: number };
+export type FitQuery = 'demo' | 'facebook/incoder-1B' | 'facebook/incoder-6B' | { config: string };
+
+/** How the model is to be used. */
+export interface FitOptions {
+  /** Tokens of context; left out: what the model was trained on. */
+  contextLength?: number;
+  /** Candidates from one prompt (1). */
+  candidates?: number;
+  /** Tokens that each candidate after the first takes for itself (128). */
+  maxTokens?: number;
+}
 
 /** Whether a model fits this browser's limits. Browsers do not tell how much GPU memory is free. */
 export interface Fit {
   fits: boolean;
   blockers: Blocker[];
-  /** GPU memory of weights and KV cache, bytes. */
+  /** GPU memory, bytes: the sum of the three. */
   gpuBytes: number;
+  /** Weights, fp16. */
+  weightBytes: number;
+  /** Keys and values, fp16. */
+  kvCacheBytes: number;
+  /** What a step computes in. */
+  scratchBytes: number;
+  /** The most tokens of the asked context that the limits allow; null where not even one token fits, or there is no GPU. */
+  largestContext: number | null;
 }
 
 /** Why `lost` settled. */

@@ -1,9 +1,11 @@
 //! The GPU: adapters, the device and its limits, kernels, and bytes going in and out.
 
 mod kernel;
+mod limits;
 pub(crate) mod shaders;
 
 pub(crate) use kernel::{Binding, Kernel, Source, bind, layout};
+pub use limits::MemoryLimits;
 
 use crate::error::{Error, Result};
 use std::sync::{Arc, Mutex};
@@ -108,7 +110,7 @@ pub struct Gpu {
     pub(crate) queue: wgpu::Queue,
     report: AdapterReport,
     tuning: Tuning,
-    max_binding_bytes: u64,
+    limits: MemoryLimits,
     use_subgroups: bool,
     /// The first failure that nobody was waiting for: validation, memory or a lost device.
     fault: Arc<Mutex<Option<Error>>>,
@@ -161,9 +163,9 @@ impl Gpu {
         });
         let software = report.kind == "software";
         let tuning = options.tuning.unwrap_or(if software { Tuning::SOFTWARE } else { Tuning::HARDWARE });
-        let limit = report.max_binding_bytes.min(report.max_buffer_bytes).min(i32::MAX as u64);
-        let max_binding_bytes = options.max_binding_bytes.map_or(limit, |max| max.min(limit));
-        Ok(Self { device, queue, report, tuning, max_binding_bytes, use_subgroups, fault })
+        let mut limits = MemoryLimits::from(&report);
+        limits.binding_bytes = limits.binding_bytes.min(options.max_binding_bytes.unwrap_or(u64::MAX));
+        Ok(Self { device, queue, report, tuning, limits, use_subgroups, fault })
     }
 
     async fn adapter(instance: &wgpu::Instance, select: Option<&str>) -> Result<wgpu::Adapter> {
@@ -202,9 +204,19 @@ impl Gpu {
         self.tuning
     }
 
-    /// Most bytes of one binding.
+    /// What decides whether a model fits.
+    pub fn memory_limits(&self) -> MemoryLimits {
+        self.limits
+    }
+
+    /// Most bytes of one buffer.
     pub(crate) fn max_binding_bytes(&self) -> u64 {
-        self.max_binding_bytes
+        self.limits.buffer()
+    }
+
+    /// Bytes that the driver's allocator has given to this device's buffers; `None` where the API does not tell.
+    pub fn allocated_bytes(&self) -> Option<u64> {
+        self.device.generate_allocator_report().map(|report| report.total_allocated_bytes)
     }
 
     /// A buffer of `bytes` for storage, zeroed by the API.
@@ -221,11 +233,11 @@ impl Gpu {
 
     pub(crate) fn buffer(&self, what: &str, bytes: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
         let size = bytes.next_multiple_of(16).max(16);
-        if size > self.max_binding_bytes {
+        if size > self.max_binding_bytes() {
             return Err(Error::Limit {
                 what: format!("{what} (a binding, bytes)"),
                 need: size,
-                have: self.max_binding_bytes,
+                have: self.max_binding_bytes(),
             });
         }
         Ok(self.device.create_buffer(&wgpu::BufferDescriptor {

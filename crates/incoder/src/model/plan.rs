@@ -1,20 +1,17 @@
 //! The forward step over named buffers: the recipe of the model, laid out once at load.
 
+use super::memory::{MemoryPlan, max_columns};
 use super::step::{PIPELINES, Shapes, Step};
 use super::weights::{BLOCK_ROWS, Weights};
 use crate::checkpoint::{Checkpoint, Folder};
 use crate::config::Config;
 use crate::error::Result;
-use crate::forward::{Column, Kv, sinusoids};
+use crate::forward::{Column, sinusoids};
 use crate::gpu::Gpu;
 use crate::load::{LoadOptions, Loaded, Progress};
 
-/// Tokens of one prefill chunk on hardware: short enough that a cancel is felt and the page stays alive.
-const HARDWARE_COLUMNS: usize = 128;
-/// The same on software adapters, which compute a few tokens a second.
-const SOFTWARE_COLUMNS: usize = 32;
 /// Tokens of one step whose logits can be read.
-const MAX_LOGITS: usize = 16;
+pub(super) const MAX_LOGITS: usize = 16;
 
 /// A loaded model: weights, KV cache and the dispatches of one step.
 #[derive(Debug)]
@@ -85,13 +82,10 @@ impl Plan {
         options: &LoadOptions,
         on_progress: &mut dyn FnMut(Progress),
     ) -> Result<Self> {
-        let software = gpu.report().kind == "software";
-        let widest = (config.heads as u64).saturating_mul(capacity as u64).max(config.ffn_dim as u64);
-        let fitting = gpu.max_binding_bytes() / widest.saturating_mul(4);
-        let fitting = fitting.clamp(1, HARDWARE_COLUMNS as u64) as usize;
-        let max_columns = if software { SOFTWARE_COLUMNS } else { HARDWARE_COLUMNS }.min(fitting);
+        let limits = gpu.memory_limits();
+        let max_columns = max_columns(config, capacity, &limits);
         let kv = options.kv;
-        let bytes = config.gpu_bytes(capacity, kv);
+        let bytes = MemoryPlan::new(config, capacity, kv, &limits).total();
         let load = async || {
             let activations = Activations::new(gpu, config, capacity, max_columns)?;
             let mut compiled = |done| on_progress(Progress::Compile { done, total: PIPELINES });
@@ -185,19 +179,4 @@ impl Plan {
         let read = self.gpu.read(&self.staging, values).await?;
         Ok(read.chunks_exact(stride).map(|row| row[..self.config.vocab_size].to_vec()).collect())
     }
-}
-
-/// The largest buffers of a model that cannot be split, as (what, bytes), largest first; an adapter whose binding or
-/// buffer limit is below one of them cannot run it. `columns` of a step shrink to fit, so one counts.
-pub fn largest_buffers(config: &Config, capacity: usize, kv: Kv) -> Vec<(&'static str, u64)> {
-    let (d, capacity, vocab) = (config.d_model as u64, capacity as u64, logits_stride(config) as u64);
-    let mut buffers = vec![
-        ("positions", capacity * d * 4),
-        ("keys or values of a layer", capacity * d * kv.bytes() as u64),
-        ("attention scores of one token", config.heads as u64 * capacity * 4),
-        ("logits", MAX_LOGITS as u64 * vocab * 4),
-        ("one block of a matrix", (BLOCK_ROWS * config.ffn_dim.max(config.d_model) * 2) as u64),
-    ];
-    buffers.sort_by_key(|buffer| std::cmp::Reverse(buffer.1));
-    buffers
 }
