@@ -1,12 +1,14 @@
 //! The command line: what can be said, and what it means. Names follow llama.cpp's where it has one.
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use crate::hub::name::ModelName;
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 const EXIT_CODES: &str = "\
 Exit codes:
   0    done
-  1    something failed while running (a write, the GPU)
+  1    something failed while running (a write, the network, the GPU)
   2    the command or its input is wrong
   3    no suitable GPU
   4    the model cannot be used
@@ -46,6 +48,9 @@ pub enum Command {
     Tokenize(Tokenize),
     /// Token ids to text
     Detokenize(Detokenize),
+    /// Download, list, remove and check models of the Hugging Face hub
+    #[command(subcommand)]
+    Models(Models),
     /// List the GPUs, their limits, and whether the 1B and 6B models fit
     Devices,
     /// Print the completion script of a shell
@@ -181,11 +186,51 @@ pub struct Ids(pub Vec<u32>);
 
 #[derive(Debug, Args)]
 pub struct Model {
-    /// Model folder: config.json, tokenizer.json and safetensors (left out: the small demo model in this program)
+    /// A folder, or org/name[@revision] of the hub, downloaded once (left out: the small demo model in this program)
     ///
-    /// InCoder's own weights are CC-BY-NC 4.0: no commercial use. They are not part of this program.
-    #[arg(short = 'm', long = "model", value_name = "DIR")]
-    pub dir: Option<PathBuf>,
+    /// A folder has config.json, tokenizer.json and the weights; a file in it means the folder. A model of the hub goes
+    /// into the cache that Python's huggingface_hub uses, and is found there: HF_HOME, HF_HUB_CACHE, HF_TOKEN,
+    /// HF_ENDPOINT and HF_HUB_OFFLINE mean what they mean there.
+    ///
+    /// InCoder's own weights (facebook/incoder-1B, facebook/incoder-6B) are CC-BY-NC 4.0: no commercial use. They are
+    /// not part of this program.
+    #[arg(short = 'm', long = "model", value_name = "MODEL", value_hint = ValueHint::AnyPath)]
+    pub name: Option<OsString>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Models {
+    /// Download models, or bring them up to date, and print their folders
+    Pull {
+        /// org/name[@revision], for example facebook/incoder-1B
+        #[arg(value_name = "MODEL", required = true, value_parser = ModelName::parse)]
+        models: Vec<ModelName>,
+    },
+    /// List the models in the cache that this program can run, and their unfinished downloads
+    ///
+    /// The cache may hold others, of other programs: only those whose config.json has the model_type xglm are listed.
+    Ls,
+    /// Remove a model from the cache, or one revision of it
+    Rm {
+        /// org/name, or org/name@revision for one revision
+        #[arg(value_name = "MODEL", value_parser = ModelName::parse)]
+        model: ModelName,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+    /// Compare a model's files in the cache with their hashes, and remove the damaged ones
+    Verify {
+        /// org/name
+        #[arg(value_name = "MODEL", value_parser = ModelName::parse)]
+        model: ModelName,
+    },
+    /// Print the folder of a model in the cache
+    Path {
+        /// org/name[@revision]
+        #[arg(value_name = "MODEL", value_parser = ModelName::parse)]
+        model: ModelName,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -2,7 +2,8 @@
 
 use crate::cli::{self, Kv};
 use crate::failure::{Failure, NO_GPU, Result};
-use crate::terminal::{Loading, note};
+use crate::hub::Needs;
+use crate::terminal::{Interrupt, Loading, note};
 use crate::{Global, model_folder};
 use incoder::{Config, Device, Error, Folder, Gpu, GpuOptions, LoadOptions, Session, Tokenizer};
 
@@ -16,7 +17,7 @@ pub struct Engine {
 
 /// Opens the model and the device. Files are looked at first, so that a wrong folder costs no time on the GPU.
 pub fn open(model: &cli::Model, device: &cli::Device, global: &Global) -> Result<Engine> {
-    let folder = model_folder::open(model.dir.as_deref())?;
+    let folder = model_folder::open(model.name.as_deref(), Needs::Everything, global)?;
     let tokenizer = tokenizer(folder.as_ref())?;
     let config = Config::from_json(&pollster::block_on(folder.text("config.json", 1 << 20))?)?;
     if tokenizer.vocab_size() > config.vocab_size {
@@ -25,7 +26,7 @@ pub fn open(model: &cli::Model, device: &cli::Device, global: &Global) -> Result
             "tokenizer.json has {ids} ids, config.json says vocab_size {rows}: they are not of one model"
         )));
     }
-    let is_demo = model.dir.is_none();
+    let is_demo = model.name.is_none();
     let on = choose(device.select.as_deref(), is_demo, global.quiet)?;
     let options = LoadOptions {
         context: device.ctx_size,
@@ -39,7 +40,7 @@ pub fn open(model: &cli::Model, device: &cli::Device, global: &Global) -> Result
         Device::Gpu(gpu) => format!("{} ({})", gpu.report().name, gpu.report().backend),
         _ => "the CPU".to_owned(),
     };
-    let which = model.dir.as_ref().map_or("the demo model".to_owned(), |dir| dir.display().to_string());
+    let which = model.name.as_ref().map_or("the demo model".to_owned(), |name| name.display().to_string());
     tracing::info!("{which}, {:.1}M parameters, on {name}", config.parameters() as f64 / 1e6);
     let mut bar = Loading::new(global.quiet);
     let mut on_progress = |progress| {
@@ -52,8 +53,9 @@ pub fn open(model: &cli::Model, device: &cli::Device, global: &Global) -> Result
 }
 
 /// The tokenizer alone: for the commands that need no weights.
-pub fn open_tokenizer(model: &cli::Model) -> Result<Tokenizer> {
-    tokenizer(model_folder::open(model.dir.as_deref())?.as_ref())
+pub fn open_tokenizer(model: &cli::Model, global: &Global) -> Result<Tokenizer> {
+    let _interrupt = Interrupt::install()?;
+    tokenizer(model_folder::open(model.name.as_deref(), Needs::Tokenizer, global)?.as_ref())
 }
 
 fn tokenizer(folder: &dyn Folder) -> Result<Tokenizer> {

@@ -5,6 +5,7 @@ mod commands;
 mod engine;
 mod failure;
 mod headless;
+mod hub;
 mod input;
 mod model_folder;
 mod report;
@@ -56,6 +57,7 @@ fn run(cli: &Cli) -> Result<()> {
         Some(Command::Score(args)) => commands::score::run(args, &global),
         Some(Command::Tokenize(args)) => commands::tokenize::tokenize(args, &global),
         Some(Command::Detokenize(args)) => commands::tokenize::detokenize(args, &global),
+        Some(Command::Models(models)) => commands::models::run(models, &global),
         Some(Command::Devices) => commands::devices::run(&global),
         Some(Command::Completions { shell }) => completions(*shell),
         None => Err(Failure::usage("no command: `incoder --help` lists them")),

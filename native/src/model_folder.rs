@@ -1,26 +1,37 @@
-//! Where the models are: a folder of the user's, or the demo model inside this program.
+//! Where the models are: a folder of the user's, the hub's cache, or the demo model inside this program.
 
+use crate::Global;
 use crate::failure::{Failure, Result};
+use crate::hub::{self, Needs, name::Named};
 use incoder::checkpoint::{BoxFuture, MemoryFolder};
 use incoder::{Error, Folder, Source};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-/// The folder that `-m` names, or the demo model.
-pub fn open(dir: Option<&Path>) -> Result<Box<dyn Folder>> {
-    let Some(dir) = dir else {
+/// What `-m` names, or the demo model. A model of the hub is downloaded where the cache lacks something of it.
+pub fn open(name: Option<&OsStr>, needs: Needs, global: &Global) -> Result<Box<dyn Folder>> {
+    let Some(name) = name else {
         return Ok(Box::new(demo()));
     };
-    let problem = |what: &str| Err(Failure::model(format!("{}: {what}", dir.display())));
-    match std::fs::metadata(dir) {
-        Err(e) if e.kind() == ErrorKind::NotFound => problem("no such model folder"),
-        Err(e) => problem(&e.to_string()),
-        Ok(metadata) if !metadata.is_dir() => problem("is a file; -m names the folder that the model is in"),
-        Ok(_) if !dir.join("config.json").is_file() => problem("is not a model folder: it has no config.json"),
-        Ok(_) => Ok(Box::new(Directory { path: dir.to_owned() })),
+    match hub::name::classify(name).map_err(Failure::model)? {
+        Named::Path(path) => Ok(Box::new(Directory { path: folder(&path)? })),
+        Named::Hub(name) => Ok(Box::new(Directory { path: hub::resolve(&name, needs, global)?.folder })),
     }
+}
+
+/// The folder that a path means: itself, or the one that the file is in.
+fn folder(path: &Path) -> Result<PathBuf> {
+    let problem = |what: &str| Err(Failure::model(format!("{}: {what}", path.display())));
+    let (folder, lacks) = match std::fs::metadata(path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return problem("no such model folder"),
+        Err(e) => return problem(&e.to_string()),
+        Ok(metadata) if metadata.is_dir() => (path.to_owned(), "is not a model folder: it has no config.json"),
+        Ok(_) => (path.with_file_name(""), "is a file with no config.json beside it: no part of a model"),
+    };
+    if folder.join("config.json").is_file() { Ok(folder) } else { problem(lacks) }
 }
 
 /// The demo model: trained by examples/demo-model, part of this repository and of this program.
@@ -86,8 +97,13 @@ impl Source for OpenFile {
 mod tests {
     use super::*;
 
+    fn opened(path: &Path) -> Result<Box<dyn Folder>> {
+        let global = Global { json: false, quiet: true, verbose: false };
+        open(Some(path.as_os_str()), Needs::Everything, &global)
+    }
+
     fn refused(path: &Path) -> String {
-        let failure = open(Some(path)).err().expect("refused");
+        let failure = opened(path).err().expect("refused");
         assert_eq!(failure.code, crate::failure::MODEL);
         failure.to_string()
     }
@@ -98,14 +114,24 @@ mod tests {
         assert!(refused(folder.path()).ends_with("is not a model folder: it has no config.json"));
         assert!(refused(&folder.path().join("none")).ends_with("no such model folder"));
         std::fs::write(folder.path().join("file"), "").unwrap();
-        assert!(refused(&folder.path().join("file")).ends_with("-m names the folder that the model is in"));
+        assert!(refused(&folder.path().join("file")).ends_with("no config.json beside it: no part of a model"));
+    }
+
+    #[test]
+    fn a_file_of_a_model_means_its_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["config.json", "pytorch_model.bin"] {
+            std::fs::write(folder.path().join(name), name).unwrap();
+        }
+        let folder = opened(&folder.path().join("pytorch_model.bin")).map(|f| (f, folder)).unwrap();
+        assert!(pollster::block_on(folder.0.open("config.json")).unwrap().is_some());
     }
 
     #[test]
     fn reads_ranges() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("config.json"), "0123456789").unwrap();
-        let folder = open(Some(folder.path())).map(|f| (f, folder)).unwrap();
+        let folder = opened(folder.path()).map(|f| (f, folder)).unwrap();
         let source = pollster::block_on(folder.0.open("config.json")).unwrap().unwrap();
         let mut out = [0; 3];
         pollster::block_on(source.read(4, &mut out)).unwrap();

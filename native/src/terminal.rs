@@ -7,8 +7,11 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::borrow::Cow;
 use std::io::{ErrorKind, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+
+/// Downloads under way, for what Ctrl-C says.
+static RESUMABLE: AtomicUsize = AtomicUsize::new(0);
 
 /// A load shorter than this shows no bar: it would only flash.
 const BAR_AFTER: Duration = Duration::from_millis(400);
@@ -27,7 +30,29 @@ pub fn error(failure: &Failure) {
     let _ = writeln!(std::io::stderr(), "{label} {failure}");
 }
 
-/// Ctrl-C: ends a load at once; stops a running generation within a token; pressed again, ends that at once too.
+/// `2.61 GiB`.
+pub fn bytes(bytes: u64) -> String {
+    indicatif::HumanBytes(bytes).to_string()
+}
+
+/// While this lives, what Ctrl-C ends goes on the next time.
+#[derive(Debug)]
+pub struct Resumable(());
+
+impl Resumable {
+    pub fn begin() -> Self {
+        RESUMABLE.fetch_add(1, Ordering::SeqCst);
+        Self(())
+    }
+}
+
+impl Drop for Resumable {
+    fn drop(&mut self) {
+        RESUMABLE.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Ctrl-C: ends a load or a download at once; stops a running generation within a token; pressed again, ends that at once too.
 #[derive(Debug, Clone)]
 pub struct Interrupt {
     pub cancel: Cancel,
@@ -42,6 +67,12 @@ impl Interrupt {
         let on_press = move || {
             let again = handler.pressed.swap(true, Ordering::SeqCst);
             if again || !handler.generating.load(Ordering::SeqCst) {
+                if RESUMABLE.load(Ordering::SeqCst) > 0 {
+                    let text = "stopped with Ctrl-C; the next time the download goes on where it was";
+                    // The bar's line is not to be written over.
+                    let _ = Term::stderr().is_term().then(|| writeln!(std::io::stderr()));
+                    error(&Failure::interrupted(text));
+                }
                 std::process::exit(INTERRUPTED.into());
             }
             handler.cancel.cancel();

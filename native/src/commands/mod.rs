@@ -3,6 +3,7 @@
 pub mod devices;
 pub mod generate;
 pub mod infill;
+pub mod models;
 pub mod score;
 pub mod tokenize;
 

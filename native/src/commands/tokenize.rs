@@ -14,7 +14,7 @@ pub fn tokenize(args: &cli::Tokenize, global: &Global) -> Result<()> {
         /// As the vocabulary spells them; null for an id that it does not name.
         pieces: Vec<Option<String>>,
     }
-    let tokenizer = engine::open_tokenizer(&args.model)?;
+    let tokenizer = engine::open_tokenizer(&args.model, global)?;
     let text = super::text(args.prompt.as_deref(), args.file.as_deref())?;
     // Special tokens in the text are what they are: this command shows what a text is to the model.
     let ids = tokenizer.encode_with(&text, Sentinels::Allow, !args.no_bos)?;
@@ -34,7 +34,7 @@ pub fn detokenize(args: &cli::Detokenize, global: &Global) -> Result<()> {
     struct Text {
         text: String,
     }
-    let tokenizer = engine::open_tokenizer(&args.model)?;
+    let tokenizer = engine::open_tokenizer(&args.model, global)?;
     let ids = match &args.ids {
         Some(ids) => ids.0.clone(),
         None => input::parse_ids(&input::read_text(Path::new("-"))?).map_err(Failure::usage)?.0,

@@ -1,0 +1,205 @@
+//! `incoder models`: what is in the cache of the hub's models.
+
+use crate::cli::Models;
+use crate::failure::{Failure, Result};
+use crate::hub::cache::{Repo, failed, names_in};
+use crate::hub::hash::Hasher;
+use crate::hub::name::ModelName;
+use crate::hub::settings::Settings;
+use crate::hub::{self, Needs};
+use crate::terminal::{Interrupt, Output, bytes, note};
+use crate::{Global, report};
+use incoder::Cancel;
+use serde::Serialize;
+use std::fs;
+use std::io::Write;
+use std::path::PathBuf;
+
+pub fn run(command: &Models, global: &Global) -> Result<()> {
+    match command {
+        Models::Pull { models } => pull(models, global),
+        Models::Ls => ls(global),
+        Models::Rm { model, yes } => rm(model, *yes, global),
+        Models::Verify { model } => verify(model, global),
+        Models::Path { model } => path(model, global),
+    }
+}
+
+/// One object or one text on stdout.
+fn print(json: &impl Serialize, text: &str, global: &Global) -> Result<()> {
+    let mut output = Output::new(&Cancel::default());
+    if global.json {
+        output.exact(&report::line(json)?);
+    } else {
+        output.given(text);
+    }
+    output.finish()
+}
+
+fn pull(models: &[ModelName], global: &Global) -> Result<()> {
+    #[derive(Serialize)]
+    struct Pulled {
+        model: String,
+        commit: String,
+        downloaded_bytes: u64,
+        path: PathBuf,
+    }
+    #[derive(Serialize)]
+    struct All {
+        models: Vec<Pulled>,
+    }
+    let _interrupt = Interrupt::install()?;
+    let (mut all, mut text) = (Vec::new(), String::new());
+    for model in models {
+        let hub::Resolved { commit, folder, downloaded } = hub::resolve(model, Needs::Everything, global)?;
+        text += &format!("{}\n", folder.display());
+        all.push(Pulled { model: model.to_string(), commit, downloaded_bytes: downloaded, path: folder });
+    }
+    print(&All { models: all }, &text, global)
+}
+
+fn ls(global: &Global) -> Result<()> {
+    #[derive(Serialize)]
+    struct Listed {
+        model: String,
+        revisions: Vec<String>,
+        commit: String,
+        /// With what an unfinished download has so far.
+        bytes: u64,
+        complete: bool,
+        path: PathBuf,
+    }
+    #[derive(Serialize)]
+    struct All {
+        cache: PathBuf,
+        models: Vec<Listed>,
+    }
+    let settings = Settings::from_environment()?;
+    let mut models = Vec::new();
+    for repo in Repo::all(&settings) {
+        let refs = repo.refs();
+        for commit in repo.commits().into_iter().filter(|commit| repo.is_incoder(commit)) {
+            let complete = repo.lacks(&commit, Needs::Everything).is_none();
+            let unfinished = if complete { 0 } else { repo.incomplete_bytes() };
+            models.push(Listed {
+                model: repo.name.id().to_owned(),
+                revisions: refs.iter().filter(|(_, c)| *c == commit).map(|(name, _)| name.clone()).collect(),
+                bytes: repo.snapshot_bytes(&commit).saturating_add(unfinished),
+                complete,
+                path: repo.snapshot(&commit),
+                commit,
+            });
+        }
+    }
+    let width = models.iter().map(|m| m.model.len()).max().unwrap_or(0);
+    let mut text = String::new();
+    for Listed { model, revisions, commit, bytes: size, complete, path } in &models {
+        let revisions = [&revisions[..], &[commit.chars().take(7).collect()]].concat().join(" ");
+        let (size, state) = (bytes(*size), if *complete { "complete" } else { "unfinished" });
+        text += &format!("{model:width$}  {revisions:14}  {size:>10}  {state:10}  {}\n", path.display());
+    }
+    if models.is_empty() {
+        note(global.quiet, &format!("no models in {}: `incoder models pull MODEL`", settings.cache.display()));
+    }
+    print(&All { cache: settings.cache, models }, &text, global)
+}
+
+fn path(model: &ModelName, global: &Global) -> Result<()> {
+    #[derive(Serialize)]
+    struct Found {
+        path: PathBuf,
+    }
+    let folder = hub::find(model)?.folder;
+    let text = format!("{}\n", folder.display());
+    print(&Found { path: folder }, &text, global)
+}
+
+fn rm(model: &ModelName, yes: bool, global: &Global) -> Result<()> {
+    #[derive(Serialize)]
+    struct Removed {
+        model: String,
+        bytes: u64,
+    }
+    let repo = cached(model)?;
+    if !yes {
+        ask(&format!("Remove {model} from {}?", repo.root.display()))?;
+    }
+    let bytes = hub::remove::remove(&repo, model)?;
+    note(global.quiet, &format!("{model} removed, {} freed", self::bytes(bytes)));
+    if global.json { print(&Removed { model: model.to_string(), bytes }, "", global) } else { Ok(()) }
+}
+
+/// Goes on when the user says yes.
+fn ask(question: &str) -> Result<()> {
+    if !console::user_attended() || !console::user_attended_stderr() {
+        return Err(Failure::usage("there is nobody to ask: give -y to remove without asking"));
+    }
+    let mut answer = String::new();
+    let _ = write!(std::io::stderr(), "{question} [y/N] ");
+    let read = std::io::stdin().read_line(&mut answer);
+    match read {
+        Ok(_) if matches!(answer.trim().to_lowercase().as_str(), "y" | "yes") => Ok(()),
+        _ => Err(Failure::usage("nothing was removed")),
+    }
+}
+
+fn verify(model: &ModelName, global: &Global) -> Result<()> {
+    #[derive(Serialize)]
+    struct Verified {
+        model: String,
+        checked: usize,
+        checked_bytes: u64,
+        /// Names of files, removed from the cache.
+        damaged: Vec<String>,
+        /// Files that the cache has no hash of: those that are no links.
+        unchecked: Vec<String>,
+    }
+    let repo = cached(model)?;
+    let mut found = Verified {
+        model: model.id().to_owned(),
+        checked: 0,
+        checked_bytes: 0,
+        damaged: Vec::new(),
+        unchecked: repo.files_without_blob(),
+    };
+    let names = repo.names_of_blobs();
+    for etag in names_in(&repo.root.join("blobs")) {
+        let path = repo.blob(&etag);
+        let Ok(file) = fs::metadata(&path).inspect_err(|e| tracing::info!("{}: {e}", path.display())) else { continue };
+        // Unfinished downloads are checked when they are finished.
+        let Some(mut hasher) = Hasher::new(&etag, file.len()).filter(|_| file.is_file()) else { continue };
+        let mut open = fs::File::open(&path).map_err(|e| failed(&path, &e))?;
+        found.checked_bytes += hasher.update_from(&mut open).map_err(|e| failed(&path, &e))?;
+        found.checked += 1;
+        if hasher.finish() != etag {
+            drop(open);
+            fs::remove_file(&path).map_err(|e| failed(&path, &e))?;
+            found.damaged.push(names.get(&etag).cloned().unwrap_or(etag));
+        }
+    }
+    let size = bytes(found.checked_bytes);
+    let mut text = format!("{model}: {} files checked, {size}, {} damaged\n", found.checked, found.damaged.len());
+    if !found.unchecked.is_empty() {
+        text += &format!("no hash is known of {}\n", found.unchecked.join(", "));
+    }
+    print(&found, &text, global)?;
+    match &found.damaged[..] {
+        [] => Ok(()),
+        damaged => {
+            let names = damaged.join(", ");
+            Err(Failure::model(format!("damaged and removed: {names}; `incoder models pull {model}` mends it")))
+        }
+    }
+}
+
+/// The model's part of the cache, which is there.
+fn cached(model: &ModelName) -> Result<Repo> {
+    let settings = Settings::from_environment()?;
+    let repo = Repo::new(&settings, model);
+    let known = model.named_revision().is_none_or(|revision| repo.commit(revision).is_some());
+    if known && repo.root.is_dir() {
+        return Ok(repo);
+    }
+    let cache = settings.cache.display();
+    Err(Failure::model(format!("{model} is not in the cache ({cache}): `incoder models ls` lists what is")))
+}
