@@ -51,6 +51,10 @@ pub enum Command {
     /// Download, list, remove and check models of the Hugging Face hub
     #[command(subcommand)]
     Models(Models),
+    /// Write a model as safetensors: half as large as fp32, quick to load, and what a web page should serve
+    Convert(Convert),
+    /// Say what a model takes, and on which GPU it fits, before anything is downloaded
+    Plan(Plan),
     /// List the GPUs, their limits, and whether the 1B and 6B models fit
     Devices,
     /// Print the completion script of a shell
@@ -198,6 +202,74 @@ pub struct Model {
     pub name: Option<OsString>,
 }
 
+#[derive(Debug, Args)]
+pub struct Convert {
+    /// A folder, or org/name[@revision] of the hub
+    #[arg(value_name = "MODEL", value_hint = ValueHint::AnyPath)]
+    pub model: OsString,
+    /// The folder to make; it must not exist yet, and is there only when it is whole
+    #[arg(value_name = "OUT", value_hint = ValueHint::DirPath)]
+    pub out: PathBuf,
+    /// Number format of the weights
+    #[arg(long, value_enum, default_value_t = Dtype::F16)]
+    pub dtype: Dtype,
+    /// Bytes of a file at most, as 1GB or 500MB; a larger tensor has a file of its own
+    #[arg(long, value_name = "SIZE", default_value = "1GB", value_parser = byte_count)]
+    pub shard_size: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Dtype {
+    /// What the GPU computes from; a value beyond its range is an error that names the tensor
+    F16,
+    /// Every value as it is
+    F32,
+}
+
+impl Dtype {
+    /// Bytes of a value.
+    pub fn bytes(self) -> u64 {
+        match self {
+            Self::F16 => 2,
+            Self::F32 => 4,
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F16 => "f16",
+            Self::F32 => "f32",
+        }
+    }
+
+    /// As config.json calls it.
+    pub fn torch_name(self) -> &'static str {
+        match self {
+            Self::F16 => "float16",
+            Self::F32 => "float32",
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct Plan {
+    /// A folder, org/name[@revision] of the hub, 1B or 6B (left out: the demo model)
+    #[arg(value_name = "MODEL", value_hint = ValueHint::AnyPath)]
+    pub model: Option<OsString>,
+    /// Tokens that the context holds (left out: what the model was trained on)
+    #[arg(short, long, value_name = "N", value_parser = positive())]
+    pub ctx_size: Option<usize>,
+    /// Candidates from one prompt: each after the first takes -n tokens of the KV cache for itself
+    #[arg(long, value_name = "K", default_value_t = 1, value_parser = positive())]
+    pub candidates: usize,
+    /// New tokens of a candidate
+    #[arg(short = 'n', long, visible_aliases = ["predict", "n-predict"], value_name = "N", default_value_t = 128, value_parser = positive())]
+    pub max_tokens: usize,
+    /// Number format of the KV cache
+    #[arg(long, value_enum, default_value_t = Kv::F16)]
+    pub kv: Kv,
+}
+
 #[derive(Debug, Subcommand)]
 pub enum Models {
     /// Download models, or bring them up to date, and print their folders
@@ -252,6 +324,24 @@ pub enum Kv {
     F32,
 }
 
+impl Kv {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F16 => "f16",
+            Self::F32 => "f32",
+        }
+    }
+}
+
+impl From<Kv> for incoder::Kv {
+    fn from(kv: Kv) -> Self {
+        match kv {
+            Kv::F16 => Self::F16,
+            Kv::F32 => Self::F32,
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 pub struct Prompt {
     /// The text itself
@@ -295,6 +385,21 @@ fn positive() -> impl clap::builder::TypedValueParser<Value = usize> {
     clap::builder::RangedU64ValueParser::<u64>::new().range(1..=u64::from(u32::MAX)).map(|n: u64| n as usize)
 }
 
+/// `1GB`, `500 MB`, `1000000`: decimal units, as disks and downloads have them.
+fn byte_count(text: &str) -> Result<u64, String> {
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (digits, unit) = text.split_at(split);
+    let factor = match unit.trim().to_ascii_uppercase().as_str() {
+        "" | "B" => 1,
+        "KB" => 1_000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        _ => return Err("not a size; 1GB and 500MB are".into()),
+    };
+    let count = digits.parse::<u64>().ok().and_then(|count| count.checked_mul(factor));
+    count.filter(|&bytes| bytes > 0).ok_or_else(|| "not a size; 1GB and 500MB are".into())
+}
+
 fn number(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(value) if value.is_finite() => Ok(value),
@@ -325,6 +430,16 @@ mod tests {
     }
 
     #[test]
+    fn sizes_have_units() {
+        for (text, bytes) in [("1GB", 1_000_000_000), ("500 mb", 500_000_000), ("7", 7), ("2kB", 2000)] {
+            assert_eq!(byte_count(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "GB", "0", "1.5GB", "-1", "1TB", "99999999999GB"] {
+            assert!(byte_count(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn short_and_long_n_are_two_things() {
         let cli = Cli::parse_from(["incoder", "generate", "--ids", "2,17, 99", "-n", "24", "--n", "4"]);
         let Some(Command::Generate(generate)) = cli.command else { panic!("not generate") };
@@ -345,6 +460,7 @@ mod tests {
             ["generate", "--ids", "2,x"],
             ["generate", "--ids", "-5"],
             ["infill", "--at", "0:1"],
+            ["plan", "--candidates", "0"],
         ] {
             assert!(Cli::try_parse_from(["incoder"].iter().chain(&args)).is_err(), "{args:?}");
         }

@@ -1,6 +1,6 @@
 //! A model on a device, ready to be asked: what every command that computes begins with.
 
-use crate::cli::{self, Kv};
+use crate::cli;
 use crate::failure::{Failure, NO_GPU, Result};
 use crate::hub::Needs;
 use crate::terminal::{Interrupt, Loading, note};
@@ -28,14 +28,7 @@ pub fn open(model: &cli::Model, device: &cli::Device, global: &Global) -> Result
     }
     let is_demo = model.name.is_none();
     let on = choose(device.select.as_deref(), is_demo, global.quiet)?;
-    let options = LoadOptions {
-        context: device.ctx_size,
-        kv: match device.kv {
-            Kv::F16 => incoder::Kv::F16,
-            Kv::F32 => incoder::Kv::F32,
-        },
-        warm_up: false,
-    };
+    let options = LoadOptions { context: device.ctx_size, kv: device.kv.into(), warm_up: false };
     let name = match &on {
         Device::Gpu(gpu) => format!("{} ({})", gpu.report().name, gpu.report().backend),
         _ => "the CPU".to_owned(),

@@ -57,6 +57,8 @@ fn run(cli: &Cli) -> Result<()> {
         Some(Command::Score(args)) => commands::score::run(args, &global),
         Some(Command::Tokenize(args)) => commands::tokenize::tokenize(args, &global),
         Some(Command::Detokenize(args)) => commands::tokenize::detokenize(args, &global),
+        Some(Command::Convert(args)) => commands::convert::run(args, &global),
+        Some(Command::Plan(args)) => commands::plan::run(args, &global),
         Some(Command::Models(models)) => commands::models::run(models, &global),
         Some(Command::Devices) => commands::devices::run(&global),
         Some(Command::Completions { shell }) => completions(*shell),

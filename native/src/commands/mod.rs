@@ -1,9 +1,11 @@
 //! One file a command.
 
+pub mod convert;
 pub mod devices;
 pub mod generate;
 pub mod infill;
 pub mod models;
+pub mod plan;
 pub mod score;
 pub mod tokenize;
 

@@ -11,6 +11,7 @@ pub const MAX_JSON_BYTES: u64 = 32 << 20;
 /// What a command reads of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Needs {
+    Config,
     Tokenizer,
     Everything,
 }
@@ -29,7 +30,11 @@ pub trait Place {
 /// config.json, tokenizer.json and the weights: one file, or an index and its shards; safetensors before torch's.
 pub fn choose<P: Place>(place: &P, needs: Needs) -> Result<Vec<P::File>> {
     let required = |name: &str| place.find(name).ok_or_else(|| place.missing(name));
-    let mut files = vec![required("config.json")?, required("tokenizer.json")?];
+    let mut files = vec![required("config.json")?];
+    if needs == Needs::Config {
+        return Ok(files);
+    }
+    files.push(required("tokenizer.json")?);
     if needs == Needs::Tokenizer {
         return Ok(files);
     }

@@ -1,0 +1,276 @@
+//! `incoder convert`: any checkpoint → safetensors, read and written a few megabytes at a time.
+
+use super::devices::PUBLISHED;
+use crate::cli::{self, Dtype};
+use crate::failure::{Failure, Result};
+use crate::hub::Needs;
+use crate::terminal::{Interrupt, Loading, note};
+use crate::{Global, model_folder};
+use incoder::checkpoint::Checkpoint;
+use incoder::{Config, Folder};
+use serde_json::{Map, Value, json};
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::ops::Range;
+use std::path::Path;
+
+/// Bytes of a tensor in memory at a time.
+const CHUNK_BYTES: usize = 8 << 20;
+/// Files that go along as they are, where the model has them.
+const COPIED: [&str; 7] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "generation_config.json",
+    "vocab.json",
+    "merges.txt",
+    "LICENSE",
+];
+const MAX_COPIED_BYTES: u64 = 64 << 20;
+
+/// One tensor to write, by its name without the `model.` prefix.
+struct Tensor {
+    name: String,
+    shape: Vec<usize>,
+}
+
+impl Tensor {
+    fn bytes(&self, dtype: Dtype) -> u64 {
+        self.shape.iter().product::<usize>() as u64 * dtype.bytes()
+    }
+
+    /// A vector is one row.
+    fn rows(&self) -> usize {
+        if self.shape.len() == 1 { 1 } else { self.shape[0] }
+    }
+
+    /// Rows that are in memory together.
+    fn chunks(&self, dtype: Dtype) -> impl Iterator<Item = Range<usize>> {
+        let row_bytes = (self.bytes(dtype) as usize / self.rows().max(1)).max(1);
+        let (rows, step) = (self.rows(), (CHUNK_BYTES / row_bytes).max(1));
+        (0..rows).step_by(step).map(move |first| first..(first + step).min(rows))
+    }
+}
+
+pub fn run(args: &cli::Convert, global: &Global) -> Result<()> {
+    if args.out.exists() {
+        return Err(Failure::usage(format!(
+            "{} exists already: name a folder that is not there yet",
+            args.out.display()
+        )));
+    }
+    let interrupt = Interrupt::install()?;
+    let folder = model_folder::open(Some(args.model.as_os_str()), Needs::Everything, global)?;
+    let config_json = pollster::block_on(folder.text("config.json", 1 << 20))?;
+    let config = Config::from_json(&config_json)?;
+    let checkpoint = pollster::block_on(Checkpoint::open(folder.as_ref(), &config))?;
+    // From here on Ctrl-C ends the loop below, so that the unfinished folder is removed.
+    interrupt.generating();
+    let unfinished = beside(&args.out)?;
+    let shards = shards(&checkpoint, args.dtype, args.shard_size);
+    let mut writer = Writer {
+        checkpoint: &checkpoint,
+        dtype: args.dtype,
+        interrupt: &interrupt,
+        done: 0,
+        bar: Loading::new(global.quiet),
+        total: 0,
+    };
+    writer.total = shards.iter().flatten().map(|tensor| tensor.bytes(args.dtype)).sum();
+    let names: Vec<String> = (1..=shards.len()).map(|n| shard_name(n, shards.len())).collect();
+    for (name, tensors) in names.iter().zip(&shards) {
+        writer.file(&unfinished.path().join(name), tensors)?;
+    }
+    let total = writer.total;
+    if shards.len() > 1 {
+        let map: Map<String, Value> = names
+            .iter()
+            .zip(&shards)
+            .flat_map(|(name, tensors)| tensors.iter().map(move |t| (full(&t.name), json!(name))))
+            .collect();
+        let index = json!({ "metadata": { "total_size": total }, "weight_map": map });
+        write(&unfinished.path().join("model.safetensors.index.json"), &pretty(&index))?;
+    }
+    for name in COPIED {
+        if let Some(bytes) = whole(folder.as_ref(), name)? {
+            write(&unfinished.path().join(name), &bytes)?;
+        }
+    }
+    write(&unfinished.path().join("README.md"), readme(&args.model.to_string_lossy(), &config, args.dtype).as_bytes())?;
+    write(&unfinished.path().join("config.json"), &with_dtype(&config_json, args.dtype)?)?;
+    let unfinished = unfinished.keep();
+    std::fs::rename(&unfinished, &args.out).map_err(|e| failed(&args.out, &e))?;
+    let files = match shards.len() {
+        1 => "1 file".to_owned(),
+        n => format!("{n} files"),
+    };
+    note(
+        global.quiet,
+        &format!("{}: {total} bytes of tensors as {} in {files}", args.out.display(), args.dtype.name()),
+    );
+    Ok(())
+}
+
+/// A folder next to `out` whose name says that it is unfinished; removed again unless it is kept.
+fn beside(out: &Path) -> Result<tempfile::TempDir> {
+    let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let name = out.file_name().ok_or_else(|| Failure::usage(format!("{} is no name for a folder", out.display())))?;
+    let mut prefix = std::ffi::OsString::from(".");
+    prefix.push(name);
+    prefix.push(".unfinished-");
+    let folder = tempfile::Builder::new().prefix(&prefix).tempdir_in(parent).map_err(|e| failed(parent, &e))?;
+    readable_by_others(folder.path());
+    Ok(folder)
+}
+
+/// Temporary folders are made for their owner alone; a model is not a secret.
+#[cfg(unix)]
+fn readable_by_others(folder: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    // Where it cannot be changed the folder stays private: nothing is lost.
+    let _ = std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755));
+}
+
+#[cfg(not(unix))]
+fn readable_by_others(_: &Path) {}
+
+/// The tensors of every file, in the order of their names; a tensor larger than `shard_size` bytes has a file of its own.
+fn shards(checkpoint: &Checkpoint, dtype: Dtype, shard_size: u64) -> Vec<Vec<Tensor>> {
+    let mut shards: Vec<Vec<Tensor>> = vec![Vec::new()];
+    let mut bytes = 0;
+    for (name, shape) in checkpoint.shapes() {
+        let tensor = Tensor { name: name.to_owned(), shape: shape.to_vec() };
+        let size = tensor.bytes(dtype);
+        if bytes > 0 && bytes + size > shard_size {
+            shards.push(Vec::new());
+            bytes = 0;
+        }
+        bytes += size;
+        shards
+            .last_mut()
+            .into_iter()
+            .for_each(|shard| shard.push(Tensor { name: name.to_owned(), shape: shape.to_vec() }));
+    }
+    shards
+}
+
+fn shard_name(n: usize, of: usize) -> String {
+    if of == 1 { "model.safetensors".to_owned() } else { format!("model-{n:05}-of-{of:05}.safetensors") }
+}
+
+/// The name that transformers gives a tensor.
+fn full(name: &str) -> String {
+    format!("model.{name}")
+}
+
+struct Writer<'a> {
+    checkpoint: &'a Checkpoint,
+    dtype: Dtype,
+    interrupt: &'a Interrupt,
+    done: u64,
+    total: u64,
+    bar: Loading,
+}
+
+impl Writer<'_> {
+    /// One safetensors file.
+    fn file(&mut self, path: &Path, tensors: &[Tensor]) -> Result<()> {
+        let failed = |e: std::io::Error| failed(path, &e);
+        let mut file = BufWriter::with_capacity(1 << 20, File::create(path).map_err(failed)?);
+        file.write_all(&header(tensors, self.dtype)).map_err(failed)?;
+        for tensor in tensors {
+            for rows in tensor.chunks(self.dtype) {
+                if self.interrupt.was_pressed() {
+                    return Err(Failure::interrupted("stopped; nothing was written"));
+                }
+                let bytes = self.bytes(&tensor.name, rows)?;
+                file.write_all(&bytes).map_err(failed)?;
+                self.done += bytes.len() as u64;
+                self.bar.update(self.done, self.total);
+            }
+        }
+        let file = file.into_inner().map_err(|e| failed(e.into_error()))?;
+        // Renamed only when it is on the disk: a power cut leaves no half file that looks whole.
+        file.sync_all().map_err(failed)
+    }
+
+    fn bytes(&self, name: &str, rows: Range<usize>) -> Result<Vec<u8>> {
+        Ok(match self.dtype {
+            Dtype::F16 => {
+                let halves = pollster::block_on(self.checkpoint.halves(name, rows))?;
+                halves.iter().flat_map(|half| half.to_le_bytes()).collect()
+            }
+            Dtype::F32 => {
+                let values = pollster::block_on(self.checkpoint.rows(name, rows))?;
+                values.iter().flat_map(|value| value.to_le_bytes()).collect()
+            }
+        })
+    }
+}
+
+/// The length and the JSON that a safetensors file begins with, padded so that the tensors are aligned to 8 bytes.
+fn header(tensors: &[Tensor], dtype: Dtype) -> Vec<u8> {
+    let mut entries = Map::new();
+    entries.insert("__metadata__".to_owned(), json!({ "format": "pt" }));
+    let mut start = 0;
+    for tensor in tensors {
+        let end = start + tensor.bytes(dtype);
+        let entry =
+            json!({ "dtype": dtype.name().to_uppercase(), "shape": tensor.shape, "data_offsets": [start, end] });
+        entries.insert(full(&tensor.name), entry);
+        start = end;
+    }
+    let mut json = Value::Object(entries).to_string().into_bytes();
+    json.resize(json.len().next_multiple_of(8), b' ');
+    [&(json.len() as u64).to_le_bytes()[..], &json].concat()
+}
+
+/// The whole of a small file of the model; `None` when it has none of that name.
+fn whole(folder: &dyn Folder, name: &str) -> Result<Option<Vec<u8>>> {
+    let Some(source) = pollster::block_on(folder.open(name))? else { return Ok(None) };
+    if source.size() > MAX_COPIED_BYTES {
+        return Err(Failure::model(format!("{name} has {} bytes, expected at most {MAX_COPIED_BYTES}", source.size())));
+    }
+    let mut bytes = vec![0; source.size() as usize];
+    pollster::block_on(source.read(0, &mut bytes))?;
+    Ok(Some(bytes))
+}
+
+fn with_dtype(config: &str, dtype: Dtype) -> Result<Vec<u8>> {
+    let mut config: Map<String, Value> =
+        serde_json::from_str(config).map_err(|e| Failure::model(format!("config.json: {e}")))?;
+    config.insert("torch_dtype".to_owned(), json!(dtype.torch_name()));
+    Ok(pretty(&Value::Object(config)))
+}
+
+fn pretty(value: &Value) -> Vec<u8> {
+    format!("{value:#}\n").into_bytes()
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    std::fs::write(path, bytes).map_err(|e| failed(path, &e))
+}
+
+fn failed(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::runtime(format!("writing {}: {error}", path.display()))
+}
+
+/// What these files are, and whose.
+fn readme(model: &str, config: &Config, dtype: Dtype) -> String {
+    let parameters = config.parameters();
+    let is_published = |json: &str| Config::from_json(json).is_ok_and(|known| known.parameters() == parameters);
+    let published = model.starts_with("facebook/incoder") || PUBLISHED.iter().any(|known| is_published(known.config));
+    let (front, licence) = if published {
+        (
+            "---\nlicense: cc-by-nc-4.0\n---\n",
+            "The weights are Meta's InCoder (https://arxiv.org/abs/2204.05999), licensed CC-BY-NC 4.0: attribution, and no \
+             commercial use (https://creativecommons.org/licenses/by-nc/4.0/). Only their format was changed.",
+        )
+    } else {
+        ("", "The weights keep the licence of the model that they were converted from. Only their format was changed.")
+    };
+    let format = dtype.name();
+    format!(
+        "{front}# {model}, as safetensors in {format}\n\n{licence}\n\nWritten by `incoder convert`; {parameters} parameters.\n"
+    )
+}

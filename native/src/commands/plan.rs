@@ -1,0 +1,153 @@
+//! `incoder plan`: what a model takes, and on which GPU it fits, before anything is downloaded or loaded.
+
+use super::devices::{PUBLISHED, machine_memory, shared_memory, size, verdict};
+use crate::failure::Result;
+use crate::hub::Needs;
+use crate::terminal::{Output, note};
+use crate::{Global, cli, model_folder, report};
+use incoder::{AdapterReport, Cancel, Config, Gpu, Kv, MemoryLimits, MemoryPlan};
+use serde::Serialize;
+use std::fmt::Write;
+use std::path::Path;
+
+#[derive(Serialize)]
+struct Planned {
+    model: String,
+    parameters: u64,
+    /// Tokens of the KV cache: the context, and each further candidate's own tokens.
+    context_tokens: usize,
+    devices: Vec<OnDevice>,
+}
+
+#[derive(Serialize)]
+struct OnDevice {
+    index: usize,
+    name: String,
+    weight_bytes: u64,
+    kv_bytes: u64,
+    scratch_bytes: u64,
+    total_bytes: u64,
+    /// The device's memory, where it is known.
+    memory_bytes: Option<u64>,
+    /// null: the limits allow it, and the memory is not known.
+    fits: Option<bool>,
+    blockers: Vec<Blocker>,
+    /// The most tokens that would fit; null when none do.
+    largest_context_tokens: Option<usize>,
+}
+
+#[derive(Serialize)]
+struct Blocker {
+    what: String,
+    need_bytes: u64,
+    have_bytes: u64,
+}
+
+pub fn run(args: &cli::Plan, global: &Global) -> Result<()> {
+    let (model, config) = config(args, global)?;
+    let rows = args.ctx_size.unwrap_or(config.max_position_embeddings);
+    let context_tokens = rows.saturating_add((args.candidates - 1).saturating_mul(args.max_tokens));
+    let adapters = pollster::block_on(Gpu::list());
+    let memory = machine_memory();
+    let on = |(index, adapter)| on_device(index, adapter, memory, &config, context_tokens, args.kv.into());
+    let planned = Planned {
+        model,
+        parameters: config.parameters(),
+        context_tokens,
+        devices: adapters.iter().enumerate().map(on).collect(),
+    };
+    let mut output = Output::new(&Cancel::default());
+    if global.json {
+        output.exact(&report::line(&planned)?);
+    } else {
+        output.given(&for_people(&planned, &config, args));
+        if adapters.is_empty() {
+            note(global.quiet, "no GPU found: install a Vulkan, Metal or DX12 driver, or use the CPU with -d cpu");
+        }
+    }
+    output.finish()
+}
+
+/// The model's name and its config.json: of the published models without asking anyone.
+fn config(args: &cli::Plan, global: &Global) -> Result<(String, Config)> {
+    let Some(model) = &args.model else {
+        return Ok(("the demo model".to_owned(), read(model_folder::open(None, Needs::Config, global)?.as_ref())?));
+    };
+    let name = model.to_string_lossy().into_owned();
+    let short = name.strip_prefix("facebook/incoder-").unwrap_or(&name);
+    if !Path::new(model).exists()
+        && let Some(published) = PUBLISHED.iter().find(|published| published.name.eq_ignore_ascii_case(short))
+    {
+        return Ok((format!("facebook/incoder-{}", published.name), Config::from_json(published.config)?));
+    }
+    Ok((name, read(model_folder::open(Some(model), Needs::Config, global)?.as_ref())?))
+}
+
+fn read(folder: &dyn incoder::Folder) -> Result<Config> {
+    Ok(Config::from_json(&pollster::block_on(folder.text("config.json", 1 << 20))?)?)
+}
+
+fn on_device(
+    index: usize,
+    adapter: &AdapterReport,
+    machine: Option<u64>,
+    config: &Config,
+    context: usize,
+    kv: Kv,
+) -> OnDevice {
+    let limits = MemoryLimits::from(adapter);
+    let plan = MemoryPlan::new(config, context, kv, &limits);
+    let memory_bytes = shared_memory(adapter, machine);
+    let blocker = |error| match error {
+        incoder::Error::Limit { what, need, have } => Some(Blocker { what, need_bytes: need, have_bytes: have }),
+        _ => None,
+    };
+    OnDevice {
+        index,
+        name: adapter.name.clone(),
+        weight_bytes: plan.weights,
+        kv_bytes: plan.kv_cache,
+        scratch_bytes: plan.scratch,
+        total_bytes: plan.total(),
+        memory_bytes,
+        fits: verdict(&plan, &limits, memory_bytes),
+        blockers: plan.blockers(&limits).into_iter().filter_map(blocker).collect(),
+        largest_context_tokens: MemoryPlan::largest_context(config, context, kv, &limits, memory_bytes),
+    }
+}
+
+fn for_people(planned: &Planned, config: &Config, args: &cli::Plan) -> String {
+    let Planned { model, parameters, context_tokens, devices } = planned;
+    let mut text = format!("{model}: {:.1}M parameters, {} layers\n", *parameters as f64 / 1e6, config.num_layers);
+    // Without a GPU the figures are those of the limits that every WebGPU adapter has.
+    let plan = MemoryPlan::new(config, *context_tokens, args.kv.into(), &MemoryLimits::default());
+    let first = devices.first();
+    let weights = first.map_or(plan.weights, |device| device.weight_bytes);
+    let kv = first.map_or(plan.kv_cache, |device| device.kv_bytes);
+    let _ = writeln!(text, "   weights   {:>8}  fp16", size(weights));
+    let _ = writeln!(text, "   KV cache  {:>8}  {context_tokens} tokens, {}", size(kv), args.kv.name());
+    if devices.is_empty() {
+        let _ = writeln!(text, "   scratch   {:>8}\n   total     {:>8}", size(plan.scratch), size(plan.total()));
+    }
+    for device in devices {
+        let _ = writeln!(text, "{}: {}", device.index, device.name);
+        let _ = writeln!(text, "   scratch   {:>8}", size(device.scratch_bytes));
+        let of = device.memory_bytes.map_or(String::new(), |memory| format!(" of {}", size(memory)));
+        let verdict = match device.fits {
+            Some(true) => "fits",
+            Some(false) => "does not fit",
+            None => "fits if the GPU has that much memory",
+        };
+        let _ = writeln!(text, "   total     {:>8}{of}: {verdict}", size(device.total_bytes));
+        for Blocker { what, need_bytes, have_bytes } in &device.blockers {
+            let _ = writeln!(text, "   {what} needs {need_bytes}, this adapter allows {have_bytes}");
+        }
+        if device.fits == Some(false) {
+            let _ = match device.largest_context_tokens {
+                Some(tokens) => writeln!(text, "   a context of {tokens} tokens would fit: -c {tokens}"),
+                None => writeln!(text, "   no context fits: this GPU is too small for the model"),
+            };
+        }
+    }
+    text
+}
