@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
 
-/// What [`write`] returns.
+/// What [`write()`] returns.
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// Why a checkpoint was not written.

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 /// Write a full-size InCoder checkpoint of random weights
 #[derive(Parser)]
-#[command(name = "cargo xtask synthetic")]
+#[command(bin_name = "cargo xtask synthetic")]
 struct Arguments {
     /// 1B or 6B
     #[arg(value_parser = model)]

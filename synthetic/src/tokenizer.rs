@@ -25,9 +25,9 @@ pub fn tokenizer_json(vocab_size: usize) -> Result<String> {
     let bpe = merged.and_then(Bpe::with_merges);
     let Some(bpe) = bpe else {
         let least = FIRST_MERGED + 16 + 1;
-        return Err(Error::Argument(format!(
-            "a vocabulary of {vocab_size} ids: {least} to about 2 million can be made"
-        )));
+        let problem =
+            format!("{vocab_size} token ids cannot be filled: {least} is the least, and words run out at 2 million");
+        return Err(Error::Argument(problem));
     };
     let special = |(id, name): (usize, String)| {
         json!({"id": id, "content": name, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
