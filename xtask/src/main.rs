@@ -1,10 +1,11 @@
-//! `cargo xtask setup | demo | web | test`: everything a stranger or CI runs. Plain std and child processes.
+//! `cargo xtask setup | demo | web | test | synthetic`: everything a stranger or CI runs. Plain std and child processes.
 
 mod demo;
 mod licences;
 mod picture;
 mod run;
 mod setup;
+mod synthetic;
 mod test;
 mod vulkan;
 mod web;
@@ -16,12 +17,14 @@ cargo xtask setup          install or name what building and running needs
 cargo xtask demo           set up, build, and fill a hole in a source file with the demo model
 cargo xtask web [--build]   build the npm package and the demo page, and serve the page on localhost
 cargo xtask picture        make README's picture anew from what the program prints
-cargo xtask test [--gpu]   set up and run every check and test, on lavapipe (--gpu: on this machine's own GPU)";
+cargo xtask test [--gpu]   set up and run every check and test, on lavapipe (--gpu: on this machine's own GPU)
+cargo xtask synthetic …    write a full-size checkpoint of random weights (--help says more)";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    // Everything runs from the repository's root, wherever it was called.
+    let called_from = std::env::current_dir();
+    // Everything else runs from the repository's root, wherever it was called.
     if let Err(error) = std::env::set_current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")) {
         eprintln!("xtask: the repository's root is gone: {error}");
         return ExitCode::FAILURE;
@@ -34,6 +37,7 @@ fn main() -> ExitCode {
         ["picture"] => picture::picture(),
         ["test"] => test::test(false),
         ["test", "--gpu"] => test::test(true),
+        ["synthetic", ref options @ ..] => synthetic::write(called_from, options),
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::from(2);
