@@ -342,6 +342,22 @@ fn refusals_say_what_to_do() {
 }
 
 #[test]
+fn another_model_than_was_asked_for_is_refused() {
+    let home = Home::new();
+    let other = format!("org/tiny@{}", "5".repeat(40));
+    assert_says(&home.run(&["models", "pull", &other]).refused(RUNTIME), &["something else than the files of", &other]);
+    home.hub.set_commit("../../../x");
+    assert_says(&home.run(&PULL).refused(RUNTIME), &["something else than the files of org/tiny"]);
+    assert!(home.hub.files_seen().is_empty());
+
+    // Its weights are not even begun where the program cannot run it.
+    let home = Home::new();
+    home.hub.put("config.json", br#"{"model_type": "gpt2"}"#.to_vec());
+    assert_says(&home.run(&PULL).refused(MODEL), &["org/tiny: ", "unsupported model", "gpt2"]);
+    assert_eq!(names(&home.hub.files_seen()), ["config.json"]);
+}
+
+#[test]
 fn a_busy_server_is_given_time() {
     let home = Home::new();
     home.hub.fault("/api/", 2, Fault::Status(500, None));

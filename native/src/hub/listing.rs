@@ -37,7 +37,9 @@ pub fn ask(http: &Http, endpoint: &str, model: &ModelName, quick: bool) -> Resul
     let bytes = http.bytes(&Request { url: &url, what: &what, from: None, hint, quick }, MAX_JSON_BYTES)?;
     let other = || Failure::runtime(format!("{endpoint} answers with something else than the files of {model}"));
     let answer: Value = serde_json::from_slice(&bytes).map_err(|_| other())?;
-    let commit = answer["sha"].as_str().filter(|commit| is_commit(commit)).ok_or_else(other)?;
+    // Who names a commit gets that one.
+    let meant = |commit: &&str| is_commit(commit) && (!is_commit(model.revision()) || *commit == model.revision());
+    let commit = answer["sha"].as_str().filter(meant).ok_or_else(other)?;
     let siblings = answer["siblings"].as_array().ok_or_else(other)?;
     let named = |entry: &Value| Some((entry["rfilename"].as_str()?.to_owned(), entry.clone()));
     let files = siblings.iter().filter_map(named).collect();

@@ -125,7 +125,13 @@ fn pull(
             terminal::note(global.quiet, text);
         }
         tracing::info!("{name}: {} files, {missing} of {total} bytes to download", wanted.len());
-        Downloads::new(http, repo, commit, total, global).all(&wanted)?;
+        let downloads = Downloads::new(http, repo, commit, total, global);
+        // Gigabytes of a model that this program cannot run are not worth the wait.
+        let first = usize::from(wanted[0].name == "config.json");
+        downloads.all(&wanted[..first])?;
+        check_config(repo, commit)?;
+        downloads.all(&wanted[first..])?;
+        drop(downloads);
         tracing::info!("{name}: {missing} bytes downloaded");
     }
     // A ref to a snapshot of which only the tokenizer is there would hide an older one that is whole.
@@ -137,6 +143,14 @@ fn pull(
         }
     }
     Ok(Resolved { commit: commit.to_owned(), folder: repo.snapshot(commit), downloaded: missing })
+}
+
+/// Fails with MODEL where the engine would refuse the model.
+fn check_config(repo: &Repo, commit: &str) -> Result<()> {
+    let config = cache::read_json(&repo.snapshot(commit).join("config.json"))?;
+    let Err(error) = incoder::Config::from_json(&config.to_string()) else { return Ok(()) };
+    let Failure { code, message } = error.into();
+    Err(Failure { code, message: format!("{}: {message}", repo.name) })
 }
 
 /// Fails with RUNTIME where the disk is too small for `missing` bytes more.
