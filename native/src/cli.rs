@@ -259,7 +259,7 @@ pub struct Plan {
     /// Tokens that the context holds (left out: what the model was trained on)
     #[arg(short, long, value_name = "N", value_parser = positive())]
     pub ctx_size: Option<usize>,
-    /// Candidates from one prompt: each after the first takes -n tokens of the KV cache for itself
+    /// Candidates from one prompt: they share its tokens in the KV cache, and each takes -n for itself
     #[arg(long, value_name = "K", default_value_t = 1, value_parser = positive())]
     pub candidates: usize,
     /// New tokens of a candidate

@@ -18,7 +18,7 @@ pub fn open(name: Option<&OsStr>, needs: Needs, global: &Global) -> Result<Box<d
     };
     match hub::name::classify(name).map_err(Failure::model)? {
         Named::Path(path) => Ok(Box::new(Directory { path: folder(&path)? })),
-        Named::Hub(name) => Ok(Box::new(Directory { path: hub::resolve(&name, needs, global)?.folder })),
+        Named::Hub(name) => Ok(Box::new(Directory { path: hub::resolve(&name, needs, false, global)?.folder })),
     }
 }
 

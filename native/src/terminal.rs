@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 /// Downloads under way, for what Ctrl-C says.
 static RESUMABLE: AtomicUsize = AtomicUsize::new(0);
 
+/// No message of this program itself is nearly as long.
+const MAX_MESSAGE_CHARACTERS: usize = 1000;
 /// A load shorter than this shows no bar: it would only flash.
 const BAR_AFTER: Duration = Duration::from_millis(400);
 
@@ -20,14 +22,14 @@ const BAR_AFTER: Duration = Duration::from_millis(400);
 pub fn note(quiet: bool, text: &str) {
     if !quiet {
         // A closed stderr is no reason to stop.
-        let _ = writeln!(std::io::stderr(), "incoder: {text}");
+        let _ = writeln!(std::io::stderr(), "incoder: {}", presentable(text));
     }
 }
 
 /// The one line that says why the program ends.
 pub fn error(failure: &Failure) {
     let label = Style::new().for_stderr().red().bold().apply_to("error:");
-    let _ = writeln!(std::io::stderr(), "{label} {failure}");
+    let _ = writeln!(std::io::stderr(), "{label} {}", presentable(&failure.to_string()));
 }
 
 /// `2.61 GiB`.
@@ -180,6 +182,15 @@ impl Output {
     }
 }
 
+/// A message as it may be printed: names in it may come from a stranger's file, long and full of control characters.
+fn presentable(message: &str) -> String {
+    let shown = visible(message);
+    match shown.char_indices().nth(MAX_MESSAGE_CHARACTERS) {
+        Some((end, _)) => format!("{} …", &shown[..end]),
+        None => shown.into_owned(),
+    }
+}
+
 /// Control characters shown as pictures: what a model writes must not steer the user's terminal.
 fn visible(text: &str) -> Cow<'_, str> {
     let steers = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
@@ -232,6 +243,12 @@ impl Drop for Loading {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn messages_have_an_end() {
+        assert_eq!(presentable("a\x1b[31m"), "a␛[31m");
+        assert_eq!(presentable(&"é".repeat(5000)), format!("{} …", "é".repeat(1000)));
+    }
 
     #[test]
     fn control_characters_become_visible() {

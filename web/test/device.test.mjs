@@ -125,17 +125,16 @@ test('the probe says what fits before anything is downloaded', async () => {
   const { limits, ...rest } = probe;
   assert.deepEqual(rest, { ok: true, vendor: 'google', architecture: 'swiftshader', description: '', software: true, f16: rest.f16, subgroups: true });
   for (const limit of Object.values(limits)) assert.ok(limit > 0);
-  for (const [name, { fits: yes, blockers, largestContext, ...bytes }] of Object.entries(fits)) {
+  for (const [name, { fits: yes, blockers, largestContext, promptTokens, ...bytes }] of Object.entries(fits)) {
     // SwiftShader allows buffers of a gigabyte.
-    assert.deepEqual([yes, blockers, largestContext], [true, [], 2048], name);
+    assert.deepEqual([yes, blockers, largestContext, promptTokens], [true, [], 2048, 2048 - 128], name);
     const { gpuBytes, weightBytes, kvCacheBytes, scratchBytes } = bytes;
     assert.deepEqual([weightBytes, kvCacheBytes], bytesOf(JSON.parse(SHAPES[name]), 2048), name);
     assert.equal(gpuBytes, weightBytes + kvCacheBytes + scratchBytes);
   }
   assert.ok(fits['facebook/incoder-6B'].gpuBytes <= 15e9);
   const tiny = { num_layers: 1, d_model: 64, ffn_dim: 256, vocab_size: 512 };
-  // Two more candidates of ten tokens each.
-  assert.deepEqual([config.kvCacheBytes, config.largestContext], [bytesOf(tiny, 120)[1], 120]);
+  assert.deepEqual([config.kvCacheBytes, config.largestContext, config.promptTokens], [bytesOf(tiny, 100)[1], 100, 70]);
   assert.deepEqual(wrong.map(({ code }) => code), ['BAD_CHECKPOINT', 'UNSUPPORTED_MODEL', 'INVALID_ARGUMENT', 'INVALID_ARGUMENT']);
   assert.equal(weights(), asked);
 });

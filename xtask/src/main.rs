@@ -1,6 +1,7 @@
-//! `cargo xtask setup | demo | web | test | synthetic`: everything a stranger or CI runs. Plain std and child processes.
+//! `cargo xtask setup | demo | web | test | full-size | synthetic`: everything a stranger or CI runs. Little but std and child processes.
 
 mod demo;
+mod full_size;
 mod licences;
 mod picture;
 mod run;
@@ -18,6 +19,7 @@ cargo xtask demo           set up, build, and fill a hole in a source file with 
 cargo xtask web [--build]   build the npm package and the demo page, and serve the page on localhost
 cargo xtask picture        make README's picture anew from what the program prints
 cargo xtask test [--gpu]   set up and run every check and test, on lavapipe (--gpu: on this machine's own GPU)
+cargo xtask full-size 1B|6B  write a model of that size, load it in each format, and time it (8 to 14 GB of disk)
 cargo xtask synthetic …    write a full-size checkpoint of random weights (--help says more)";
 
 fn main() -> ExitCode {
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
         ["picture"] => picture::picture(),
         ["test"] => test::test(false),
         ["test", "--gpu"] => test::test(true),
+        ["full-size", size] => full_size::measure(size),
         ["synthetic", ref options @ ..] => synthetic::write(called_from, options),
         _ => {
             eprintln!("{USAGE}");

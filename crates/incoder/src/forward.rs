@@ -1,6 +1,7 @@
 //! What one forward step is asked to compute, the same for every backend.
 
 use bytemuck::{Pod, Zeroable};
+use std::ops::Range;
 
 /// One token of a step: what it is, where its keys and values go, and what it attends to.
 ///
@@ -57,16 +58,16 @@ impl Kv {
     }
 }
 
-/// Rows 2.. of XGLM's sinusoidal table, one for each position: [positions, d_model], sines then cosines.
+/// Rows of XGLM's sinusoidal table, whose row 2 is for position 0: [positions, d_model], sines then cosines.
 ///
 /// Source: `XGLMSinusoidalPositionalEmbedding` of transformers 4.46, whose single-precision arithmetic this follows:
 /// the divisor is n - 1, and an odd width gets a zero column.
-pub(crate) fn sinusoids(positions: usize, d_model: usize) -> Vec<f32> {
+pub(crate) fn sinusoids(positions: Range<usize>, d_model: usize) -> Vec<f32> {
     let half = d_model / 2;
     let step = (10000f64.ln() / (half as f64 - 1.0)) as f32;
     let frequencies: Vec<f32> = (0..half).map(|i| (i as f32 * -step).exp()).collect();
-    let mut table = vec![0.0; positions * d_model];
-    for (position, row) in table.chunks_exact_mut(d_model).enumerate() {
+    let mut table = vec![0.0; positions.len() * d_model];
+    for (position, row) in positions.zip(table.chunks_exact_mut(d_model)) {
         for (i, f) in frequencies.iter().enumerate() {
             let angle = (position + 2) as f32 * f;
             row[i] = angle.sin();
@@ -85,7 +86,7 @@ mod tests {
         let cases: serde_json::Value = serde_json::from_str(include_str!("../tests/oracle/sinusoid.json")).unwrap();
         for d_model in [64, 2048, 4096] {
             let case = &cases[d_model.to_string()];
-            let table = sinusoids(2048, d_model);
+            let table = sinusoids(0..2048, d_model);
             for (row, expected) in case["rows"].as_object().unwrap() {
                 // Rows 0 and 1 come before the first position.
                 let Some(position) = row.parse::<usize>().unwrap().checked_sub(2) else { continue };

@@ -120,7 +120,7 @@ impl Reference {
             kv,
             capacity,
             embedding,
-            positions: sinusoids(capacity, d),
+            positions: sinusoids(0..capacity, d),
             layers,
             final_norm: Norm::load(checkpoint, "layer_norm").await?,
         })

@@ -4,11 +4,13 @@ use super::devices::PUBLISHED;
 use crate::cli::{self, Dtype};
 use crate::failure::{Failure, Result};
 use crate::hub::Needs;
+use crate::hub::name::{self, Named};
 use crate::terminal::{Interrupt, Loading, note};
 use crate::{Global, model_folder};
 use incoder::checkpoint::Checkpoint;
 use incoder::{Config, Folder};
 use serde_json::{Map, Value, json};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::ops::Range;
@@ -53,7 +55,7 @@ impl Tensor {
 }
 
 pub fn run(args: &cli::Convert, global: &Global) -> Result<()> {
-    if args.out.exists() {
+    if args.out.symlink_metadata().is_ok() {
         return Err(Failure::usage(format!(
             "{} exists already: name a folder that is not there yet",
             args.out.display()
@@ -96,10 +98,11 @@ pub fn run(args: &cli::Convert, global: &Global) -> Result<()> {
             write(&unfinished.path().join(name), &bytes)?;
         }
     }
-    write(&unfinished.path().join("README.md"), readme(&args.model.to_string_lossy(), &config, args.dtype).as_bytes())?;
+    write(&unfinished.path().join("README.md"), readme(&public_name(&args.model), &config, args.dtype).as_bytes())?;
     write(&unfinished.path().join("config.json"), &with_dtype(&config_json, args.dtype)?)?;
-    let unfinished = unfinished.keep();
-    std::fs::rename(&unfinished, &args.out).map_err(|e| failed(&args.out, &e))?;
+    std::fs::rename(unfinished.path(), &args.out).map_err(|e| failed(&args.out, &e))?;
+    // Nothing is there any more that would have to be removed.
+    let _ = unfinished.keep();
     let files = match shards.len() {
         1 => "1 file".to_owned(),
         n => format!("{n} files"),
@@ -253,6 +256,14 @@ fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 
 fn failed(path: &Path, error: &std::io::Error) -> Failure {
     Failure::runtime(format!("writing {}: {error}", path.display()))
+}
+
+/// A model's name on the hub; of a path only the last part, as the others are nobody's business.
+fn public_name(model: &OsStr) -> String {
+    match name::classify(model) {
+        Ok(Named::Hub(name)) => name.to_string(),
+        _ => Path::new(model).file_name().map_or("model".to_owned(), |name| name.to_string_lossy().into_owned()),
+    }
 }
 
 /// What these files are, and whose.

@@ -51,7 +51,7 @@ fn pull(models: &[ModelName], global: &Global) -> Result<()> {
     let _interrupt = Interrupt::install()?;
     let (mut all, mut text) = (Vec::new(), String::new());
     for model in models {
-        let hub::Resolved { commit, folder, downloaded } = hub::resolve(model, Needs::Everything, global)?;
+        let hub::Resolved { commit, folder, downloaded } = hub::resolve(model, Needs::Everything, true, global)?;
         text += &format!("{}\n", folder.display());
         all.push(Pulled { model: model.to_string(), commit, downloaded_bytes: downloaded, path: folder });
     }

@@ -14,8 +14,10 @@ use std::path::Path;
 struct Planned {
     model: String,
     parameters: u64,
-    /// Tokens of the KV cache: the context, and each further candidate's own tokens.
+    /// Tokens that the KV cache holds: the prompt's, and the new ones of every candidate.
     context_tokens: usize,
+    /// What is left of them for the prompt.
+    prompt_tokens: usize,
     devices: Vec<OnDevice>,
 }
 
@@ -45,8 +47,8 @@ struct Blocker {
 
 pub fn run(args: &cli::Plan, global: &Global) -> Result<()> {
     let (model, config) = config(args, global)?;
-    let rows = args.ctx_size.unwrap_or(config.max_position_embeddings);
-    let context_tokens = rows.saturating_add((args.candidates - 1).saturating_mul(args.max_tokens));
+    let context_tokens = args.ctx_size.unwrap_or(config.max_position_embeddings);
+    let prompt_tokens = context_tokens.saturating_sub(args.candidates.saturating_mul(args.max_tokens));
     let adapters = pollster::block_on(Gpu::list());
     let memory = machine_memory();
     let on = |(index, adapter)| on_device(index, adapter, memory, &config, context_tokens, args.kv.into());
@@ -54,6 +56,7 @@ pub fn run(args: &cli::Plan, global: &Global) -> Result<()> {
         model,
         parameters: config.parameters(),
         context_tokens,
+        prompt_tokens,
         devices: adapters.iter().enumerate().map(on).collect(),
     };
     let mut output = Output::new(&Cancel::default());
@@ -117,7 +120,7 @@ fn on_device(
 }
 
 fn for_people(planned: &Planned, config: &Config, args: &cli::Plan) -> String {
-    let Planned { model, parameters, context_tokens, devices } = planned;
+    let Planned { model, parameters, context_tokens, prompt_tokens, devices } = planned;
     let mut text = format!("{model}: {:.1}M parameters, {} layers\n", *parameters as f64 / 1e6, config.num_layers);
     // Without a GPU the figures are those of the limits that every WebGPU adapter has.
     let plan = MemoryPlan::new(config, *context_tokens, args.kv.into(), &MemoryLimits::default());
@@ -126,6 +129,14 @@ fn for_people(planned: &Planned, config: &Config, args: &cli::Plan) -> String {
     let kv = first.map_or(plan.kv_cache, |device| device.kv_bytes);
     let _ = writeln!(text, "   weights   {:>8}  fp16", size(weights));
     let _ = writeln!(text, "   KV cache  {:>8}  {context_tokens} tokens, {}", size(kv), args.kv.name());
+    let (n, each) = (args.candidates, args.max_tokens);
+    let _ = match n {
+        1 => writeln!(text, "             room for a prompt of {prompt_tokens} tokens and {each} new ones"),
+        _ => writeln!(
+            text,
+            "             room for a prompt of {prompt_tokens} tokens and {each} new ones in each of {n} candidates"
+        ),
+    };
     if devices.is_empty() {
         let _ = writeln!(text, "   scratch   {:>8}\n   total     {:>8}", size(plan.scratch), size(plan.total()));
     }

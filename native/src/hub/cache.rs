@@ -107,7 +107,12 @@ impl Repo {
             Ok(file) if file.is_file() && file.len() == size => Ok(true),
             Ok(file) => {
                 let (have, id) = (file.len(), self.name.id());
-                let advice = format!("`incoder models verify {id}` tells which is right");
+                let advice = match fs::symlink_metadata(path).is_ok_and(|file| file.is_symlink())
+                    || path.starts_with(self.root.join("blobs"))
+                {
+                    true => format!("`incoder models verify {id}` tells which is right"),
+                    false => format!("`incoder models rm {id}` and another pull mend it"),
+                };
                 Err(Failure::model(format!("{name} has {have} bytes in the cache, the hub says {size}: {advice}")))
             }
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),

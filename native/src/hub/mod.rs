@@ -13,7 +13,7 @@ mod progress;
 pub mod remove;
 pub mod settings;
 
-use crate::failure::{Failure, Result};
+use crate::failure::{Failure, INTERRUPTED, Result};
 use crate::{Global, terminal};
 use cache::Repo;
 use download::Downloads;
@@ -37,8 +37,9 @@ pub struct Resolved {
     pub downloaded: u64,
 }
 
-/// The model's snapshot, downloaded where it is not whole or not the newest. Fails with MODEL, RUNTIME or USAGE.
-pub fn resolve(name: &ModelName, needs: Needs, global: &Global) -> Result<Resolved> {
+/// The model's snapshot, downloaded where it is not whole or not the newest; where the newest cannot be had, an older one
+/// is taken unless `insist`. Fails with MODEL, RUNTIME or USAGE.
+pub fn resolve(name: &ModelName, needs: Needs, insist: bool, global: &Global) -> Result<Resolved> {
     let settings = Settings::from_environment()?;
     let repo = Repo::new(&settings, name);
     let known = repo.commit(name.revision());
@@ -52,13 +53,17 @@ pub fn resolve(name: &ModelName, needs: Needs, global: &Global) -> Result<Resolv
         return Err(not_cached(&repo, known.as_deref(), needs, &settings));
     }
     let http = Http::new(&settings, name)?;
-    match listing::ask(&http, &settings.endpoint, name, whole.is_some()) {
+    let newest = match listing::ask(&http, &settings.endpoint, name, whole.is_some()) {
         Ok(listing) => pull(&settings, &http, &repo, &listing, needs, global),
-        Err(failure) => {
-            let Some(commit) = whole else { return Err(failure) };
+        Err(failure) => Err(failure),
+    };
+    match (newest, whole) {
+        // Whoever asks for the newest is told that it did not come; whoever wants to work works.
+        (Err(failure), Some(commit)) if !insist && failure.code != INTERRUPTED => {
             terminal::note(global.quiet, &format!("{failure}; using {name} as it is in the cache"));
             Ok(cached(commit))
         }
+        (newest, _) => newest,
     }
 }
 

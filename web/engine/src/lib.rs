@@ -40,29 +40,22 @@ pub fn heap_bytes() -> f64 {
     core::arch::wasm32::memory_size(0) as f64 * 65536.0
 }
 
-/// What a model with this config.json takes on an adapter with these limits, bytes: `{"weights", "kvCache", "scratch",
+/// What a model with this config.json takes on an adapter with these limits, bytes: `{"context", "weights", "kvCache", "scratch",
 /// "total", "largestBuffer", "largestContext"}`; the largest buffer is one that cannot be split, the largest context is
-/// what the limits allow of `context` tokens, or null. `context` 0 is the model's own; every candidate after the first
-/// takes `candidate_tokens` of the KV cache for itself.
+/// what the limits allow of `context` tokens, or null. `context` 0 is the model's own.
 ///
 /// # Errors
 /// What [`Config::from_json`] refuses.
 #[wasm_bindgen(js_name = memoryPlan)]
-pub fn memory_plan(
-    config: &str,
-    context: u32,
-    candidate_tokens: u32,
-    binding_bytes: f64,
-    buffer_bytes: f64,
-) -> Result<String, JsValue> {
+pub fn memory_plan(config: &str, context: u32, binding_bytes: f64, buffer_bytes: f64) -> Result<String, JsValue> {
     let config = Config::from_json(config).map_err(failure::thrown)?;
     let context = if context == 0 { config.max_position_embeddings } else { context as usize };
-    let context = context.saturating_add(candidate_tokens as usize);
     // A browser does not tell the engine that its adapter is a software one.
     let limits =
         MemoryLimits { binding_bytes: binding_bytes as u64, buffer_bytes: buffer_bytes as u64, software: false };
     let plan = MemoryPlan::new(&config, context, Kv::F16, &limits);
     Ok(serde_json::json!({
+        "context": context,
         "weights": plan.weights,
         "kvCache": plan.kv_cache,
         "scratch": plan.scratch,

@@ -25,6 +25,8 @@ export async function probe(): Promise<Probe> {
 
 /** What the engine's memoryPlan says, bytes. */
 interface MemoryPlan {
+  /** Tokens. */
+  context: number;
   weights: number;
   kvCache: number;
   scratch: number;
@@ -37,6 +39,7 @@ async function fits(adapter: AdapterInfo | undefined, model: FitQuery, options: 
   const config = typeof model === 'string' ? SHAPES[model] : model.config;
   if (typeof config !== 'string') throw new InCoderError('INVALID_ARGUMENT', `no model is known by the name ${String(model)}`);
   const plan = await planned(config, options, adapter);
+  const { candidates = 1, maxTokens = 128 } = options;
   const names = ['maxStorageBufferBindingSize', 'maxBufferSize'] as const;
   const blockers = names.map((limit): Blocker => ({ limit, need: plan.largestBuffer, have: adapter?.limits[limit] ?? 0 }));
   const real = blockers.filter((blocker) => blocker.have < blocker.need);
@@ -47,6 +50,7 @@ async function fits(adapter: AdapterInfo | undefined, model: FitQuery, options: 
     weightBytes: plan.weights,
     kvCacheBytes: plan.kvCache,
     scratchBytes: plan.scratch,
+    promptTokens: Math.max(0, plan.context - candidates * maxTokens),
     largestContext: adapter ? plan.largestContext : null,
   };
 }
@@ -63,7 +67,7 @@ async function planned(config: string, options: FitOptions, adapter: AdapterInfo
   try {
     // Without an adapter the plan is for the limits that every one has.
     const [most, largest] = adapter ? [binding, buffer] : [128 << 20, 256 << 20];
-    return JSON.parse(memoryPlan(config, contextLength, (candidates - 1) * maxTokens, most, largest));
+    return JSON.parse(memoryPlan(config, contextLength, most, largest));
   } catch (error) {
     throw InCoderError.fromEngine(error) ?? error;
   }

@@ -243,7 +243,7 @@ export interface FitOptions {
   contextLength?: number;
   /** Candidates from one prompt (1). */
   candidates?: number;
-  /** Tokens that each candidate after the first takes for itself (128). */
+  /** New tokens of each candidate (128). */
   maxTokens?: number;
 }
 
@@ -259,6 +259,8 @@ export interface Fit {
   kvCacheBytes: number;
   /** What a step computes in. */
   scratchBytes: number;
+  /** Tokens of the context that are left for the prompt: the candidates share it, and each takes `maxTokens` for itself. */
+  promptTokens: number;
   /** The most tokens of the asked context that the limits allow; null where not even one token fits, or there is no GPU. */
   largestContext: number | null;
 }

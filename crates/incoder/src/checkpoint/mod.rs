@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 /// An index.json lists a few hundred tensors; anything near this is not one.
-const MAX_INDEX_BYTES: u64 = 16 << 20;
+const MAX_INDEX_BYTES: u64 = 1 << 20;
 
 /// How a tensor's values are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,9 +69,9 @@ impl Stored {
 
 /// The strides of a tensor whose elements lie in the order of its indices.
 fn row_major(shape: &[usize]) -> Vec<usize> {
-    let mut strides = vec![1; shape.len()];
+    let mut strides = vec![1usize; shape.len()];
     for i in (1..shape.len()).rev() {
-        strides[i - 1] = strides[i] * shape[i];
+        strides[i - 1] = strides[i].saturating_mul(shape[i]);
     }
     strides
 }
@@ -199,31 +199,36 @@ impl Checkpoint {
     /// # Errors
     /// As [`Checkpoint::rows`], and [`Error::Tensor`] for a value beyond the range of fp16.
     pub async fn halves(&self, name: &str, rows: Range<usize>) -> Result<Vec<f16>> {
+        let mut halves = vec![f16::ZERO; columns(self.stored(name)?) * rows.len()];
+        self.read_halves(name, rows, &mut halves).await?;
+        Ok(halves)
+    }
+
+    /// Fills `out` [rows × columns] with what [`Checkpoint::halves`] returns.
+    pub(crate) async fn read_halves(&self, name: &str, rows: Range<usize>, out: &mut [f16]) -> Result<()> {
         let stored = self.stored(name)?;
-        let columns = columns(stored);
-        let mut halves = vec![f16::ZERO; columns * rows.len()];
         if stored.dtype == Dtype::F16 && cfg!(target_endian = "little") {
-            self.read(stored, rows.clone(), bytemuck::cast_slice_mut(&mut halves)).await?;
+            self.read(stored, rows.clone(), bytemuck::cast_slice_mut(out)).await?;
             // A plain pass first: it runs at the speed of memory, `position` does not.
-            if halves.iter().fold(false, |any, half| any | (half.to_bits() & 0x7c00 == 0x7c00))
-                && let Some(i) = halves.iter().position(|half| !half.is_finite())
+            if out.iter().fold(false, |any, half| any | (half.to_bits() & 0x7c00 == 0x7c00))
+                && let Some(i) = out.iter().position(|half| !half.is_finite())
             {
-                return Err(not_finite(name, stored, &rows, i, halves[i].to_f32()));
+                return Err(not_finite(name, stored, &rows, i, out[i].to_f32()));
             }
-            return Ok(halves);
+            return Ok(());
         }
         let values = self.rows(name, rows.clone()).await?;
-        halves.convert_from_f32_slice(&values);
-        match halves.iter().position(|half| !half.is_finite()) {
+        out.convert_from_f32_slice(&values);
+        match out.iter().position(|half| !half.is_finite()) {
             Some(i) => {
-                let (row, column) = (rows.start + i / columns, i % columns);
+                let (row, column) = (rows.start + i / columns(stored), i % columns(stored));
                 let problem = format!(
                     "holds {} at row {row}, column {column}: beyond the range of fp16, which is 65504",
                     values[i]
                 );
                 Err(Error::tensor(name, problem))
             }
-            None => Ok(halves),
+            None => Ok(()),
         }
     }
 
@@ -243,7 +248,7 @@ impl Checkpoint {
         let at = |row: usize, column: usize| {
             stored.offset + (row as u64 * row_step + column as u64 * column_step) * element as u64
         };
-        if column_step == 1 && (row_step * element as u64 == row_bytes as u64 || rows.len() == 1) {
+        if column_step == 1 && (rows.len() == 1 || row_step * element as u64 == row_bytes as u64) {
             return source.read(at(rows.start, 0), out).await;
         }
         if column_step == 1 {
@@ -289,7 +294,7 @@ async fn shards(folder: &dyn Folder, name: &str) -> Result<Option<Vec<Box<dyn So
     let mut files = Vec::new();
     for shard in shards {
         // A shard is a file of the same folder; a path would let an index read anywhere.
-        if shard.contains(['/', '\\']) {
+        if shard.contains(['/', '\\', ':']) {
             return Err(Error::checkpoint(name, format!("names the shard {shard:?}, which is not a plain file name")));
         }
         let missing = || Error::checkpoint(&shard, format!("no such file in the model folder ({name} names it)"));

@@ -2,10 +2,13 @@
 
 mod kernel;
 mod limits;
+mod measure;
 pub(crate) mod shaders;
 
 pub(crate) use kernel::{Binding, Kernel, Source, bind, layout};
 pub use limits::MemoryLimits;
+pub(crate) use measure::SETTLE_BYTES;
+pub use measure::StagingCopy;
 
 use crate::error::{Error, Result};
 use std::sync::{Arc, Mutex};
@@ -246,6 +249,27 @@ impl Gpu {
             usage,
             mapped_at_creation: false,
         }))
+    }
+
+    /// Writes `bytes` bytes of `buffer` from `offset` on, by `fill`, straight into the staging memory.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] when there is no staging memory.
+    pub(crate) fn write_with(
+        &self,
+        buffer: &wgpu::Buffer,
+        offset: u64,
+        bytes: u64,
+        fill: impl FnOnce(&mut wgpu::QueueWriteBufferView),
+    ) -> Result<()> {
+        let Some(size) = wgpu::BufferSize::new(bytes) else { return Ok(()) };
+        match self.queue.write_buffer_with(buffer, offset, size) {
+            Some(mut view) => {
+                fill(&mut view);
+                Ok(())
+            }
+            None => Err(Error::OutOfMemory { what: "staging memory for the weights".to_owned(), need: bytes }),
+        }
     }
 
     /// A storage buffer that holds `values`.

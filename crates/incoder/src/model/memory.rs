@@ -107,7 +107,7 @@ impl MemoryPlan {
 
 /// Tokens of one step; fewer where the widest activation would not fit a binding.
 pub(super) fn max_columns(config: &Config, context: usize, limits: &MemoryLimits) -> usize {
-    let widest = (config.heads as u64).saturating_mul(context as u64).max(config.ffn_dim as u64);
+    let widest = (config.heads as u64).saturating_mul(context as u64).max(config.ffn_dim.max(config.d_model) as u64);
     let fitting = limits.buffer() / widest.saturating_mul(4).max(1);
     let wanted = if limits.software { SOFTWARE_COLUMNS } else { HARDWARE_COLUMNS };
     wanted.min(fitting).max(1) as usize

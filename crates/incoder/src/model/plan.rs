@@ -10,6 +10,8 @@ use crate::forward::{Column, sinusoids};
 use crate::gpu::Gpu;
 use crate::load::{LoadOptions, Loaded, Progress};
 
+/// Bytes of the table of positions that are computed and uploaded together.
+const POSITIONS_AT_ONCE_BYTES: usize = 32 << 20;
 /// Tokens of one step whose logits can be read.
 pub(super) const MAX_LOGITS: usize = 16;
 
@@ -45,12 +47,17 @@ fn logits_stride(config: &Config) -> usize {
 }
 
 impl Activations {
-    fn new(gpu: &Gpu, config: &Config, capacity: usize, columns: usize) -> Result<Self> {
+    async fn new(gpu: &Gpu, config: &Config, capacity: usize, columns: usize) -> Result<Self> {
         let wide = |what: &str, width: usize| gpu.storage(what, columns as u64 * width as u64 * 4);
         let (d, logits_bytes) = (config.d_model, (MAX_LOGITS.min(columns) * logits_stride(config) * 4) as u64);
         // The buffer first: it refuses a context too long for the adapter before the host computes a table for it.
         let positions = gpu.storage("positions", capacity as u64 * d as u64 * 4)?;
-        gpu.queue.write_buffer(&positions, 0, bytemuck::cast_slice(&sinusoids(capacity, d)));
+        let rows_at_once = (POSITIONS_AT_ONCE_BYTES / (4 * d)).max(1);
+        for first in (0..capacity).step_by(rows_at_once) {
+            let rows = sinusoids(first..capacity.min(first + rows_at_once), d);
+            gpu.queue.write_buffer(&positions, first as u64 * d as u64 * 4, bytemuck::cast_slice(&rows));
+            gpu.settle().await?;
+        }
         let readable = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
         Ok(Self {
             x: wide("x", d)?,
@@ -87,7 +94,7 @@ impl Plan {
         let kv = options.kv;
         let bytes = MemoryPlan::new(config, capacity, kv, &limits).total();
         let load = async || {
-            let activations = Activations::new(gpu, config, capacity, max_columns)?;
+            let activations = Activations::new(gpu, config, capacity, max_columns).await?;
             let mut compiled = |done| on_progress(Progress::Compile { done, total: PIPELINES });
             let step = Step::new(gpu, Shapes::new(config, capacity, kv), max_columns, &mut compiled).await?;
             let checkpoint = Checkpoint::open(folder, config).await?;

@@ -161,7 +161,7 @@ fn check_kernels(
     let output = |n: usize| upload(&vec![f32::NAN; n]);
     let input = upload(&inputs);
 
-    let positions = sinusoids(capacity, d);
+    let positions = sinusoids(0..capacity, d);
     let expected: Vec<f32> = columns.iter().flat_map(|c| reference.embedded(c)).collect();
     let out = output(count * d);
     let table = upload(&positions);

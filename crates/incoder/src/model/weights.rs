@@ -3,7 +3,7 @@
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::gpu::Gpu;
+use crate::gpu::{Gpu, SETTLE_BYTES};
 use half::f16;
 
 /// Rows of a block of the weight layout: see linear.wgsl.
@@ -12,8 +12,6 @@ pub(crate) const BLOCK_ROWS: usize = 32;
 pub(crate) const GROUP: usize = 8;
 /// Bytes of fp16 packed and uploaded at a time.
 const CHUNK_BYTES: usize = 4 << 20;
-/// Uploaded bytes after which the staging memory is given back.
-const SETTLE_BYTES: u64 = 64 << 20;
 
 /// What linear.wgsl and embed.wgsl call `Matrix`.
 #[repr(C)]
@@ -110,7 +108,7 @@ impl Weights {
         loaded: &mut dyn FnMut(u64),
     ) -> Result<Self> {
         let (d, f) = (config.d_model, config.ffn_dim);
-        let mut upload = Uploader { gpu, checkpoint, loaded, unsettled: 0 };
+        let mut upload = Uploader { gpu, checkpoint, loaded, halves: Vec::new(), unsettled: 0 };
         let stride = config.vocab_size.next_multiple_of(BLOCK_ROWS);
         let names = ["embed_tokens.weight".to_owned()];
         let embedding =
@@ -140,6 +138,9 @@ struct Uploader<'a> {
     checkpoint: &'a Checkpoint,
     /// Told how many parameters were loaded.
     loaded: &'a mut dyn FnMut(u64),
+    /// Rows on their way, row-major.
+    halves: Vec<f16>,
+    /// Bytes written since the staging memory was last given back.
     unsettled: u64,
 }
 
@@ -186,10 +187,12 @@ impl Uploader<'_> {
         for block in (0..blocks).step_by(blocks_at_once) {
             let start = block * BLOCK_ROWS;
             let end = ((block + blocks_at_once) * BLOCK_ROWS).min(rows);
-            let packed = self.packed(stack, first_row + start, end - start).await?;
-            let bytes: &[u8] = bytemuck::cast_slice(&packed);
-            self.gpu.queue.write_buffer(&weights, (block * block_bytes) as u64, bytes);
-            self.unsettled += bytes.len() as u64;
+            self.read(stack, first_row + start, end - start).await?;
+            let bytes = ((end - start).div_ceil(BLOCK_ROWS) * block_bytes) as u64;
+            self.gpu.write_with(&weights, (block * block_bytes) as u64, bytes, |view| {
+                pack(&self.halves, stack.inputs, |at, tile| view.slice(at..at + tile.len()).copy_from_slice(tile));
+            })?;
+            self.unsettled += bytes;
             if self.unsettled >= SETTLE_BYTES {
                 self.gpu.settle().await?;
                 self.unsettled = 0;
@@ -204,20 +207,18 @@ impl Uploader<'_> {
         Ok(Slice { weights, dimensions: self.gpu.uniform(name, &dimensions)?, blocks: blocks as u32 })
     }
 
-    /// `rows` rows of the stack from `first` on, in whole blocks.
-    async fn packed(&self, stack: &Stack<'_>, first: usize, rows: usize) -> Result<Vec<f16>> {
-        let mut packed = vec![f16::ZERO; rows.next_multiple_of(BLOCK_ROWS) * stack.inputs];
+    /// Reads `rows` rows of the stack from `first` on.
+    async fn read(&mut self, stack: &Stack<'_>, first: usize, rows: usize) -> Result<()> {
+        self.halves.resize(rows * stack.inputs, f16::ZERO);
         let mut row = first;
         while row < first + rows {
             let (part, start) = (row / stack.rows_each, row % stack.rows_each);
             let end = stack.rows_each.min(start + first + rows - row);
-            let halves = self.checkpoint.halves(&stack.names[part], start..end).await?;
-            for (i, halves) in halves.chunks_exact(stack.inputs).enumerate() {
-                pack_row(&mut packed, row + i - first, halves);
-            }
+            let to = (row - first) * stack.inputs..(row - first + end - start) * stack.inputs;
+            self.checkpoint.read_halves(&stack.names[part], start..end, &mut self.halves[to]).await?;
             row += end - start;
         }
-        Ok(packed)
+        Ok(())
     }
 
     /// Vector tensors as f32, one after the other.
@@ -231,14 +232,28 @@ impl Uploader<'_> {
     }
 }
 
-/// Writes one row into the layout of linear.wgsl: blocks of 32 rows; in each, for every group of 8 inputs, the even rows
-/// and then the odd rows.
-fn pack_row(packed: &mut [f16], row: usize, values: &[f16]) {
-    let groups = values.len() / GROUP;
-    let (block, within) = (row / BLOCK_ROWS, row % BLOCK_ROWS);
-    let slot = within % 2 * (BLOCK_ROWS / 2) + within / 2;
-    for (group, values) in values.chunks_exact(GROUP).enumerate() {
-        let at = ((block * groups + group) * BLOCK_ROWS + slot) * GROUP;
-        packed[at..at + GROUP].copy_from_slice(values);
+/// Groups of inputs that are packed together: a cache line of every row.
+const TILE_GROUPS: usize = 4;
+
+/// Row-major rows → the layout of linear.wgsl: blocks of 32 rows; in each, for every group of 8 inputs, the even rows and
+/// then the odd rows; rows that are missing from the last block are 0. `put` takes bytes and where they go.
+fn pack(rows: &[f16], inputs: usize, mut put: impl FnMut(usize, &[u8])) {
+    let groups = inputs / GROUP;
+    let group_values = BLOCK_ROWS * GROUP;
+    for (block, rows) in rows.chunks(BLOCK_ROWS * inputs).enumerate() {
+        for first in (0..groups).step_by(TILE_GROUPS) {
+            let count = TILE_GROUPS.min(groups - first);
+            let mut tile = [f16::ZERO; TILE_GROUPS * BLOCK_ROWS * GROUP];
+            for (row, values) in rows.chunks_exact(inputs).enumerate() {
+                let slot = row % 2 * (BLOCK_ROWS / 2) + row / 2;
+                let values = &values[first * GROUP..(first + count) * GROUP];
+                for (group, values) in values.chunks_exact(GROUP).enumerate() {
+                    let at = group * group_values + slot * GROUP;
+                    tile[at..at + GROUP].copy_from_slice(values);
+                }
+            }
+            let at = (block * groups + first) * group_values * size_of::<f16>();
+            put(at, bytemuck::cast_slice(&tile[..count * group_values]));
+        }
     }
 }

@@ -6,7 +6,7 @@
 use super::pickle::{Global, Id, Pickle, Result, Storage, Tensor, Value};
 use std::collections::HashMap;
 
-const MAX_VALUES: usize = 1 << 18;
+const MAX_VALUES: usize = 1 << 16;
 const MAX_STACK: usize = 1 << 14;
 const MAX_DIMENSIONS: usize = 8;
 
@@ -332,7 +332,10 @@ impl<'a> Machine<'a> {
         let (callable, arguments) = (*callable, arguments.clone());
         match (callable, &arguments[..]) {
             (Global::OrderedDict, []) => self.push(Value::Dict(Vec::new())),
-            (Global::RebuildTensor, &[storage, offset, shape, strides, ref rest @ ..]) if rest.len() <= 3 => {
+            // requires_grad, hooks, and metadata such as a sign to flip, which would change the values.
+            (Global::RebuildTensor, &[storage, offset, shape, strides, ref rest @ ..])
+                if rest.len() <= 2 || rest.len() == 3 && self.is_nothing(rest[2]) =>
+            {
                 let tensor = self.tensor(storage, offset, shape, strides)?;
                 self.push(Value::Tensor(Box::new(tensor)))
             }
@@ -341,6 +344,14 @@ impl<'a> Machine<'a> {
                 Ok(())
             }
             _ => Err(format!("calls {callable:?} with {} arguments that it does not take", arguments.len())),
+        }
+    }
+
+    fn is_nothing(&self, id: Id) -> bool {
+        match self.value(id) {
+            Value::None => true,
+            Value::Dict(items) => items.is_empty(),
+            _ => false,
         }
     }
 

@@ -11,7 +11,7 @@ mod zip;
 use super::{Dtype, Source, Stored};
 use crate::error::{Error, Result};
 use pickle::{Element, Pickle, Storage, Tensor};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// A tensor and where its storage begins, in bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,7 +87,17 @@ async fn in_zip(file: &dyn Source) -> Result<Vec<(String, View)>> {
     Ok(views)
 }
 
-/// The tensors of a state dict.
+/// The tensors of a state dict. Refuses two of one name, and two opinions of one storage.
 fn tensors(pickle: &Pickle) -> pickle::Result<Vec<(&str, &Tensor)>> {
-    pickle.tensors().ok_or_else(|| "is no state dict: its top is not a mapping".to_owned())
+    let tensors = pickle.tensors().ok_or("is no state dict: its top is not a mapping")?;
+    let (mut names, mut storages) = (HashSet::new(), HashMap::new());
+    for (name, Tensor { storage, .. }) in &tensors {
+        if !names.insert(*name) {
+            return Err(format!("has two tensors of the name {name}"));
+        }
+        if *storages.entry(storage.key.as_str()).or_insert(storage) != storage {
+            return Err(format!("describes storage {} in two ways", storage.key));
+        }
+    }
+    Ok(tensors)
 }
