@@ -20,6 +20,7 @@ import torch
 import corpus
 import tokenizer
 from model import InCoder, Shape, export
+from objective import SPAN_WEIGHT
 from optim import Optimizers
 from start import start
 from stream import Stream
@@ -27,7 +28,8 @@ from stream import Stream
 HERE = Path(__file__).resolve().parent
 WARMUP_STEPS = 40
 HOLD = 0.15  # share of the budget at the full learning rate, after which it falls to 0
-STAGES = ((0.0, 8, 256), (0.35, 4, 512), (0.90, 2, 1024))  # from this share of the budget: rows, length
+# From this share of the budget: rows, length, loss weight inside spans. Infilling is what the model is for: it gets the end.
+STAGES = ((0.0, 8, 256, SPAN_WEIGHT), (0.35, 4, 512, SPAN_WEIGHT), (0.75, 4, 512, 8.0), (0.90, 2, 1024, 8.0))
 NEGATIVES, SAMPLED_SHARE = 640, 0.6  # until this share the head sees a part of the vocabulary: it is 40 % of a step
 COUNTED_ROWS = 640  # of 256 tokens, from which the first frequencies are taken
 CHECKPOINT_SECONDS = 150
@@ -56,8 +58,8 @@ def prepare(work, weights):
 
 
 def stage(share):
-    """(rows, length) of a batch when `share` of the budget is spent."""
-    return next((rows, length) for start, rows, length in reversed(STAGES) if share >= start)
+    """(rows, length, weight inside spans) of a batch when `share` of the budget is spent."""
+    return next(rest for start, *rest in reversed(STAGES) if share >= start)
 
 
 def rate(step, share):
@@ -107,8 +109,9 @@ class Run:
 
     def train_step(self, share):
         """One update; returns the mean loss of all targets that count and of those inside spans."""
-        rows, length = stage(share)
+        rows, length, span_weight = stage(share)
         ids, weight = self.stream.batch(rows * self.args.rows_times, length)
+        weight[weight > 1] = span_weight
         ids, weight = torch.from_numpy(ids).to(self.device), torch.from_numpy(weight).to(self.device)
         loss, losses = self.model.loss(ids, weight, NEGATIVES if share < SAMPLED_SHARE else None)
         loss.backward()

@@ -129,6 +129,50 @@ fn rows_follow_the_strides() {
     }
 }
 
+fn text(text: &str) -> Vec<u8> {
+    [b"X", &(text.len() as u32).to_le_bytes()[..], text.as_bytes()].concat()
+}
+
+/// The pickle of a vector of one element, from a storage of `count` elements; `rest` are further arguments.
+fn tensor(class: &str, key: &str, count: u8, rest: &[u8]) -> Vec<u8> {
+    let global = format!("ctorch\n{class}\n");
+    let storage =
+        [b"(", &text("storage")[..], global.as_bytes(), &text(key), &text("cpu"), &[b'K', count], b"tQ"].concat();
+    [b"ctorch._utils\n_rebuild_tensor_v2\n(", &storage[..], b"K\0K\x01\x85K\x01\x85", rest, b"tR"].concat()
+}
+
+/// The names in a state dict of these entries, or why it is refused.
+fn names(entries: &[(&str, Vec<u8>)]) -> std::result::Result<Vec<String>, String> {
+    let items: Vec<u8> = entries.iter().flat_map(|(name, value)| [text(name), value.clone()].concat()).collect();
+    let pickle = Pickle::read(&[b"\x80\x02}(", &items[..], b"u."].concat())?;
+    Ok(tensors(&pickle)?.into_iter().map(|(name, _)| name.to_owned()).collect())
+}
+
+#[test]
+fn refuses_contradictions() {
+    let float = |key: &str, count| tensor("FloatStorage", key, count, b"\x89");
+    assert_eq!(names(&[("a", float("0", 4)), ("b", float("0", 4)), ("n", b"K\x07".to_vec())]).unwrap(), ["a", "b"]);
+    let twice = names(&[("a", float("0", 4)), ("a", float("1", 4))]).unwrap_err();
+    assert_eq!(twice, "has two tensors of the name a");
+    for other in [float("0", 8), tensor("HalfStorage", "0", 4, b"\x89")] {
+        assert_eq!(names(&[("a", float("0", 4)), ("b", other)]).unwrap_err(), "describes storage 0 in two ways");
+    }
+    // The seventh argument may say that the sign is to be flipped.
+    let flipped = [b"\x89}}", &text("neg")[..], b"\x88s"].concat();
+    assert!(names(&[("a", tensor("FloatStorage", "0", 4, &flipped))]).unwrap_err().contains("does not take"));
+    assert!(names(&[("a", tensor("FloatStorage", "0", 4, b"\x89}}"))]).is_ok());
+}
+
+/// A long name that is recalled again and again is refused before it is copied.
+#[test]
+fn a_name_again_and_again_takes_no_memory() {
+    let once = [&text(&"n".repeat(1 << 20))[..], b"q\x00", &tensor("FloatStorage", "0", 4, b"\x89"), b"q\x01"].concat();
+    let pickle = [b"\x80\x02}(", &once[..], &b"h\x00h\x01".repeat(5000), b"u."].concat();
+    let pickle = Pickle::read(&pickle).unwrap();
+    assert_eq!(pickle.tensors().unwrap().len(), 5001);
+    assert!(tensors(&pickle).unwrap_err().starts_with("has two tensors of the name nnn"));
+}
+
 /// The oracle's files that are small, as starting points.
 fn seeds() -> Vec<Vec<u8>> {
     let files = ["views.bin", "dtypes.bin", "parameters.bin", "state_dict_metadata.bin", "legacy_nonzip.bin"];
