@@ -153,7 +153,9 @@ fn devices_say_what_matters() {
     for device in got["devices"].as_array().unwrap() {
         assert_names(device, &["index", "name", "backend", "type", "driver", "limits", "features", "models"]);
         assert_eq!(device["models"][0]["model"], "1B");
-        assert_eq!(device["models"][1]["weight_bytes"], 13_302_169_600_u64);
+        // fp16 and a little more: norms and biases are fp32, rows come in blocks.
+        let bytes = device["models"][1]["weight_bytes"].as_u64().unwrap();
+        assert!((13_302_169_600..13_310_000_000).contains(&bytes), "{bytes}");
     }
     assert_eq!(
         run(&["--list-devices", "--json"]).json()["devices"].as_array().map(Vec::len),

@@ -53,13 +53,13 @@ pub fn resolve(name: &ModelName, needs: Needs, insist: bool, global: &Global) ->
         return Err(not_cached(&repo, known.as_deref(), needs, &settings));
     }
     let http = Http::new(&settings, name)?;
-    let newest = match listing::ask(&http, &settings.endpoint, name, whole.is_some()) {
-        Ok(listing) => pull(&settings, &http, &repo, &listing, needs, global),
-        Err(failure) => Err(failure),
+    let (newest, enough) = match listing::ask(&http, &settings.endpoint, name, whole.is_some()) {
+        // Whoever asks for the newest is told that it did not come; whoever wants to work works.
+        Ok(listing) => (pull(&settings, &http, &repo, &listing, needs, global), !insist),
+        Err(failure) => (Err(failure), true),
     };
     match (newest, whole) {
-        // Whoever asks for the newest is told that it did not come; whoever wants to work works.
-        (Err(failure), Some(commit)) if !insist && failure.code != INTERRUPTED => {
+        (Err(failure), Some(commit)) if enough && failure.code != INTERRUPTED => {
             terminal::note(global.quiet, &format!("{failure}; using {name} as it is in the cache"));
             Ok(cached(commit))
         }

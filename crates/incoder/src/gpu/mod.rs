@@ -111,7 +111,7 @@ impl AdapterReport {
 pub struct Gpu {
     pub(crate) device: wgpu::Device,
     pub(crate) queue: wgpu::Queue,
-    report: AdapterReport,
+    report: Arc<AdapterReport>,
     tuning: Tuning,
     limits: MemoryLimits,
     use_subgroups: bool,
@@ -168,6 +168,7 @@ impl Gpu {
         let tuning = options.tuning.unwrap_or(if software { Tuning::SOFTWARE } else { Tuning::HARDWARE });
         let mut limits = MemoryLimits::from(&report);
         limits.binding_bytes = limits.binding_bytes.min(options.max_binding_bytes.unwrap_or(u64::MAX));
+        let report = Arc::new(report);
         Ok(Self { device, queue, report, tuning, limits, use_subgroups, fault })
     }
 

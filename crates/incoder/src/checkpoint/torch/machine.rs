@@ -288,7 +288,7 @@ impl<'a> Machine<'a> {
     fn extend_dict(&mut self, items: &[Id]) -> Result<()> {
         let target = self.last()?;
         match &mut self.values[target.0 as usize] {
-            Value::Dict(dict) if items.len() % 2 == 0 => {
+            Value::Dict(dict) if items.len().is_multiple_of(2) => {
                 dict.extend(items.chunks_exact(2).map(|pair| (pair[0], pair[1])));
                 Ok(())
             }

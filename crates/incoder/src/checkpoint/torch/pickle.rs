@@ -171,10 +171,12 @@ impl Pickle {
 
     /// The tensors of the mapping that this pickle is, other entries left out; `None` when it is no mapping.
     pub fn tensors(&self) -> Option<Vec<(&str, &Tensor)>> {
-        let tensor = |(name, value)| match value {
-            &Value::Tensor(ref tensor) => Some((name, &**tensor)),
-            _ => None,
-        };
-        Some(self.items()?.filter_map(tensor).collect())
+        fn tensor(value: &Value) -> Option<&Tensor> {
+            match value {
+                Value::Tensor(tensor) => Some(tensor),
+                _ => None,
+            }
+        }
+        Some(self.items()?.filter_map(|(name, value)| Some((name, tensor(value)?))).collect())
     }
 }
