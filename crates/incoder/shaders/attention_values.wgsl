@@ -1,15 +1,14 @@
-// y[column, head] = softmax(scores) V. Thread `pair` owns two of the head's values; SLICES threads share a pair, each taking
-// every SLICES-th cache row with its own running maximum, joined at the end.
+// output[column, head] = softmax(scores) V. A thread owns eight of the head's values; SLICES threads share them, each taking every
+// SLICES-th cache row with its own running maximum, joined at the end.
 
-// HEAD_DIM / 2.
-override PAIRS: u32 = 4u;
+// HEAD_DIM / 8.
+override OCTETS: u32 = 1u;
 // 1 needs no barrier.
 override SLICES: u32 = 1u;
 override HEADS: u32 = 1u;
-override CAPACITY: u32 = 1u;
 override KV_F16: bool = true;
 
-override PARTIALS: u32 = PAIRS * SLICES;
+override PARTIALS: u32 = OCTETS * SLICES;
 
 struct Column {
     token: u32,
@@ -18,51 +17,66 @@ struct Column {
     prefix: u32,
     tail_start: u32,
     tail_len: u32,
+    spare: vec2<u32>,
 }
 
 struct State {
     columns: u32,
     logits: u32,
-    column: array<Column>,
+    spare: vec2<u32>,
+    column: array<Column, 128>,
 }
 
-@group(0) @binding(0) var<storage, read> scores: array<f32>;
-@group(0) @binding(1) var<storage, read> values: array<u32>;
-@group(0) @binding(2) var<storage, read_write> y: array<vec2<f32>>;
-@group(0) @binding(3) var<storage, read> state: State;
+struct Octet {
+    low: vec4<f32>,
+    high: vec4<f32>,
+}
+
+@group(0) @binding(8) var<uniform> state: State;
 
 var<workgroup> part_max: array<f32, SLICES>;
 var<workgroup> part_sum: array<f32, SLICES>;
-var<workgroup> part_out: array<vec2<f32>, PARTIALS>;
+var<workgroup> part_out: array<Octet, PARTIALS>;
 
-@compute @workgroup_size(PAIRS, SLICES)
+fn value_at(row: u32, head: u32, octet: u32) -> Octet {
+    let word = head * HEAD_WORDS;
+    if (KV_F16) {
+        let packed = cached(row, word + octet);
+        return Octet(
+            vec4(unpack2x16float(packed.x), unpack2x16float(packed.y)),
+            vec4(unpack2x16float(packed.z), unpack2x16float(packed.w)),
+        );
+    }
+    return Octet(
+        bitcast<vec4<f32>>(cached(row, word + 2u * octet)),
+        bitcast<vec4<f32>>(cached(row, word + 2u * octet + 1u)),
+    );
+}
+
+@compute @workgroup_size(OCTETS, SLICES)
 fn attention_values(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) thread: vec3<u32>) {
     let head = group.x;
     let column = state.column[group.y];
     let attended = column.prefix + column.tail_len;
-    let first = (group.y * HEADS + head) * CAPACITY;
+    let line = group.y * HEADS + head;
     // Below every score; a slice without rows keeps it, and weighs nothing.
     var highest = -3.0e38;
     for (var t = thread.y; t < attended; t += SLICES) {
-        highest = max(highest, scores[first + t]);
+        highest = max(highest, score(line, t));
     }
     var sum = 0.0;
-    var out = vec2(0.0);
+    var low = vec4(0.0);
+    var high = vec4(0.0);
     for (var t = thread.y; t < attended; t += SLICES) {
-        let weight = exp(scores[first + t] - highest);
         let row = select(column.tail_start + t - column.prefix, t, t < column.prefix);
-        let pair = (head * CAPACITY + row) * PAIRS + thread.x;
-        var value: vec2<f32>;
-        if (KV_F16) {
-            value = unpack2x16float(values[pair]);
-        } else {
-            value = bitcast<vec2<f32>>(vec2(values[2u * pair], values[2u * pair + 1u]));
-        }
-        sum += weight;
-        out += weight * value;
+        let share = exp(score(line, t) - highest);
+        let value = value_at(row, head, thread.x);
+        sum += share;
+        low += share * value.low;
+        high += share * value.high;
     }
     if (SLICES > 1u) {
-        part_out[thread.y * PAIRS + thread.x] = out;
+        part_out[thread.y * OCTETS + thread.x] = Octet(low, high);
         if (thread.x == 0u) {
             part_max[thread.y] = highest;
             part_sum[thread.y] = sum;
@@ -75,12 +89,17 @@ fn attention_values(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invo
             highest = max(highest, part_max[slice]);
         }
         sum = 0.0;
-        out = vec2(0.0);
+        low = vec4(0.0);
+        high = vec4(0.0);
         for (var slice = 0u; slice < SLICES; slice++) {
-            let weight = exp(part_max[slice] - highest);
-            sum += weight * part_sum[slice];
-            out += weight * part_out[slice * PAIRS + thread.x];
+            let share = exp(part_max[slice] - highest);
+            let part = part_out[slice * OCTETS + thread.x];
+            sum += share * part_sum[slice];
+            low += share * part.low;
+            high += share * part.high;
         }
     }
-    y[(group.y * HEADS + head) * PAIRS + thread.x] = out / sum;
+    let at = (head * OCTETS + thread.x) * 2u;
+    output(group.y, at, HEADS * OCTETS * 2u, low / sum);
+    output(group.y, at + 1u, HEADS * OCTETS * 2u, high / sum);
 }

@@ -16,19 +16,20 @@ struct Column {
     prefix: u32,
     tail_start: u32,
     tail_len: u32,
+    spare: vec2<u32>,
 }
 
 struct State {
     columns: u32,
     logits: u32,
-    column: array<Column>,
+    spare: vec2<u32>,
+    column: array<Column, 128>,
 }
 
-@group(0) @binding(0) var<storage, read> table: array<vec4<u32>>;
-@group(0) @binding(1) var<storage, read> positions: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read_write> x: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read> state: State;
-@group(0) @binding(4) var<uniform> matrix: Matrix;
+@group(0) @binding(8) var<uniform> state: State;
+@group(0) @binding(9) var<uniform> matrix: Matrix;
+@group(0) @binding(10) var<storage, read> positions: array<vec4<f32>>;
+@group(0) @binding(11) var<storage, read_write> x: array<vec4<f32>>;
 
 @compute @workgroup_size(16)
 fn embed(@builtin(global_invocation_id) thread: vec3<u32>) {
@@ -43,8 +44,8 @@ fn embed(@builtin(global_invocation_id) thread: vec3<u32>) {
         return;
     }
     let row = token - matrix.first_row;
-    let slot = (row % 2u) * 16u + (row % 32u) / 2u;
-    let packed = table[(row / 32u * matrix.groups + group) * 32u + slot];
+    let slot = (row % 8u) * 4u + (row % 32u) / 8u;
+    let packed = weight((row / 32u * matrix.groups + group) * 32u + slot);
     let low = vec4(unpack2x16float(packed.x), unpack2x16float(packed.y));
     let high = vec4(unpack2x16float(packed.z), unpack2x16float(packed.w));
     let position = (state.column[column].position * matrix.groups + group) * 2u;

@@ -9,13 +9,13 @@ override LAST: bool = false;
 struct State {
     columns: u32,
     logits: u32,
+    spare: vec2<u32>,
 }
 
-@group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;
-@group(0) @binding(1) var<storage, read> weight: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read> bias: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read_write> y: array<vec4<f32>>;
-@group(0) @binding(4) var<storage, read> state: State;
+@group(0) @binding(8) var<uniform> state: State;
+@group(0) @binding(9) var<storage, read> scale: array<vec4<f32>>;
+@group(0) @binding(10) var<storage, read> shift: array<vec4<f32>>;
+@group(0) @binding(11) var<storage, read> x: array<vec4<f32>>;
 
 var<workgroup> parts: array<f32, THREADS>;
 
@@ -50,8 +50,8 @@ fn layer_norm(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation
         let centred = x[first + i] - mean;
         squares += dot(centred, centred);
     }
-    let scale = inverseSqrt(total(squares, thread) / size + 1e-5);
+    let deviation = inverseSqrt(total(squares, thread) / size + 1e-5);
     for (var i = thread; i < WIDTH; i += THREADS) {
-        y[group.y * WIDTH + i] = (x[first + i] - mean) * scale * weight[i] + bias[i];
+        output(group.y, i, WIDTH, (x[first + i] - mean) * deviation * scale[i] + shift[i]);
     }
 }

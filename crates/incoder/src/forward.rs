@@ -9,7 +9,7 @@ use std::ops::Range;
 /// them. A prefill column has only a prefix (causal), a branch of several candidates has the shared context as its
 /// prefix and its own tail, so candidates share one copy of the context and nothing is padded.
 #[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Pod, Zeroable)]
 pub(crate) struct Column {
     /// Token id.
     pub token: u32,
@@ -23,13 +23,15 @@ pub(crate) struct Column {
     pub tail_start: u32,
     /// Rows of its tail.
     pub tail_len: u32,
+    /// Uniform arrays have a stride of 16 bytes.
+    pub spare: [u32; 2],
 }
 
 impl Column {
     /// A token of the context itself: row and position agree, everything before it is attended to.
     pub fn context(token: u32, position: usize) -> Self {
         let position = position as u32;
-        Self { token, position, row: position, prefix: position + 1, tail_start: 0, tail_len: 0 }
+        Self { token, position, row: position, prefix: position + 1, ..Self::default() }
     }
 
     /// Cache rows that it attends to.

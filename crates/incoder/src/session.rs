@@ -201,6 +201,7 @@ impl Session {
                 prefix: fork.shared as u32,
                 tail_start: tail_start as u32,
                 tail_len: *length as u32 + 1,
+                ..Column::default()
             });
             *length += 1;
         }

@@ -1,7 +1,7 @@
-//! A WGSL entry point with its override constants → a pipeline that buffers can be bound to.
+//! A WGSL entry point with its override constants → a pipeline that arrays and buffers can be bound to.
 
-use super::Gpu;
-use std::borrow::Cow;
+use super::array::{Array, Texel};
+use super::{Gpu, shaders};
 
 /// A shader file.
 #[derive(Debug, Clone, Copy)]
@@ -23,6 +23,49 @@ pub(crate) enum Binding {
     Write,
     /// `var<uniform>`
     Uniform,
+    /// An array that is read, as declared in arrays_in_buffers.wgsl and arrays_in_textures.wgsl.
+    ReadArray(Texel),
+    /// An array that is written.
+    WriteArray(Texel),
+}
+
+impl Binding {
+    fn ty(self, textures: bool) -> wgpu::BindingType {
+        let buffer = |ty| wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None };
+        let view_dimension = wgpu::TextureViewDimension::D2;
+        match self {
+            Self::Uniform => buffer(wgpu::BufferBindingType::Uniform),
+            Self::ReadArray(texel) if textures => {
+                wgpu::BindingType::Texture { sample_type: texel.sample_type(), view_dimension, multisampled: false }
+            }
+            Self::WriteArray(texel) if textures => wgpu::BindingType::StorageTexture {
+                access: wgpu::StorageTextureAccess::WriteOnly,
+                format: texel.format(),
+                view_dimension,
+            },
+            Self::Read | Self::ReadArray(_) => buffer(wgpu::BufferBindingType::Storage { read_only: true }),
+            Self::Write | Self::WriteArray(_) => buffer(wgpu::BufferBindingType::Storage { read_only: false }),
+        }
+    }
+}
+
+/// What is bound.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Resource<'a> {
+    Array(&'a Array),
+    Buffer(&'a wgpu::Buffer),
+}
+
+impl<'a> From<&'a Array> for Resource<'a> {
+    fn from(array: &'a Array) -> Self {
+        Self::Array(array)
+    }
+}
+
+impl<'a> From<&'a wgpu::Buffer> for Resource<'a> {
+    fn from(buffer: &'a wgpu::Buffer) -> Self {
+        Self::Buffer(buffer)
+    }
 }
 
 /// One compiled entry point.
@@ -32,49 +75,43 @@ pub(crate) struct Kernel {
 }
 
 impl Source {
-    /// The compiled module.
+    /// The compiled module: the file that says where arrays lie, then the kernel.
     pub fn module(&self, gpu: &Gpu) -> wgpu::ShaderModule {
+        let arrays = if gpu.tuning().textures { shaders::ARRAYS_IN_TEXTURES } else { shaders::ARRAYS_IN_BUFFERS };
         // Browsers require the directive that naga does not know.
-        let text = if self.subgroups && cfg!(target_arch = "wasm32") {
-            Cow::Owned(format!("enable subgroups;\n{}", self.text))
-        } else {
-            Cow::Borrowed(self.text)
-        };
-        let source = wgpu::ShaderSource::Wgsl(text);
+        let enable = if self.subgroups && cfg!(target_arch = "wasm32") { "enable subgroups;\n" } else { "" };
+        let source = wgpu::ShaderSource::Wgsl(format!("{enable}{arrays}\n{}", self.text).into());
         gpu.device.create_shader_module(wgpu::ShaderModuleDescriptor { label: Some(self.name), source })
     }
 }
 
-/// The layout of `bindings` in group 0, numbered in order.
-pub(crate) fn layout(gpu: &Gpu, name: &str, bindings: &[Binding]) -> wgpu::BindGroupLayout {
-    let entry = |(i, binding): (usize, &Binding)| wgpu::BindGroupLayoutEntry {
-        binding: i as u32,
+/// The layout of the numbered `bindings` in group 0.
+pub(crate) fn layout(gpu: &Gpu, name: &str, bindings: &[(u32, Binding)]) -> wgpu::BindGroupLayout {
+    let entry = |&(number, binding): &(u32, Binding)| wgpu::BindGroupLayoutEntry {
+        binding: number,
         visibility: wgpu::ShaderStages::COMPUTE,
-        ty: wgpu::BindingType::Buffer {
-            ty: match binding {
-                Binding::Uniform => wgpu::BufferBindingType::Uniform,
-                other => wgpu::BufferBindingType::Storage { read_only: *other == Binding::Read },
-            },
-            has_dynamic_offset: false,
-            min_binding_size: None,
-        },
+        ty: binding.ty(gpu.tuning().textures),
         count: None,
     };
-    let entries: Vec<_> = bindings.iter().enumerate().map(entry).collect();
+    let entries: Vec<_> = bindings.iter().map(entry).collect();
     gpu.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(name), entries: &entries })
 }
 
-/// Binds `buffers` to `layout`, in order.
+/// Binds `resources` to `layout`, by their numbers.
 pub(crate) fn bind(
     gpu: &Gpu,
     name: &str,
     layout: &wgpu::BindGroupLayout,
-    buffers: &[&wgpu::Buffer],
+    resources: &[(u32, Resource<'_>)],
 ) -> wgpu::BindGroup {
-    let entries: Vec<_> = (0..)
-        .zip(buffers)
-        .map(|(binding, buffer)| wgpu::BindGroupEntry { binding, resource: buffer.as_entire_binding() })
-        .collect();
+    let mut entries = Vec::with_capacity(resources.len());
+    for &(binding, resource) in resources {
+        let resource = match resource {
+            Resource::Array(array) => array.resource(),
+            Resource::Buffer(buffer) => buffer.as_entire_binding(),
+        };
+        entries.push(wgpu::BindGroupEntry { binding, resource });
+    }
     gpu.device.create_bind_group(&wgpu::BindGroupDescriptor { label: Some(name), layout, entries: &entries })
 }
 

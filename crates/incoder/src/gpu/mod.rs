@@ -1,11 +1,13 @@
 //! The GPU: adapters, the device and its limits, kernels, and bytes going in and out.
 
+mod array;
 mod kernel;
 mod limits;
 mod measure;
 pub(crate) mod shaders;
 
-pub(crate) use kernel::{Binding, Kernel, Source, bind, layout};
+pub(crate) use array::{Array, Texel};
+pub(crate) use kernel::{Binding, Kernel, Resource, Source, bind, layout};
 pub use limits::MemoryLimits;
 pub(crate) use measure::SETTLE_BYTES;
 pub use measure::StagingCopy;
@@ -32,21 +34,39 @@ pub struct GpuOptions {
 /// How much parallelism the kernels use inside a workgroup. The results are the same within rounding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tuning {
-    /// Threads that share one pair of rows of a matrix, for steps of one token; at most 16.
+    /// Weights, activations and the KV cache in textures instead of buffers.
+    pub textures: bool,
+    /// Threads that share eight rows of a matrix, for steps of one token: a power of two, at most 64.
     pub linear_slices: u32,
+    /// Blocks of 32 rows that a workgroup computes; with the slices, at most 64.
+    pub linear_blocks: u32,
     /// Threads of a layer norm.
     pub norm_threads: u32,
     /// Threads of a workgroup that computes attention scores.
     pub score_threads: u32,
-    /// Threads that share one pair of a head's values; at most 16.
+    /// Threads that share eight of a head's values.
     pub value_slices: u32,
 }
 
 impl Tuning {
-    /// For adapters that run on the CPU, where a barrier costs more than it saves.
-    pub const SOFTWARE: Self = Self { linear_slices: 1, norm_threads: 8, score_threads: 16, value_slices: 1 };
+    /// For adapters that run on the CPU, where a barrier costs more than it saves and a texel less than a buffer's words.
+    pub const SOFTWARE: Self = Self {
+        textures: true,
+        linear_slices: 1,
+        linear_blocks: 4,
+        norm_threads: 8,
+        score_threads: 16,
+        value_slices: 1,
+    };
     /// For hardware, where many threads hide the memory's latency.
-    pub const HARDWARE: Self = Self { linear_slices: 16, norm_threads: 128, score_threads: 64, value_slices: 4 };
+    pub const HARDWARE: Self = Self {
+        textures: false,
+        linear_slices: 32,
+        linear_blocks: 1,
+        norm_threads: 128,
+        score_threads: 64,
+        value_slices: 16,
+    };
 }
 
 /// What an adapter is and allows, as far as the engine cares.

@@ -8,6 +8,11 @@ macro_rules! shader {
     };
 }
 
+/// Goes before every kernel: where its large arrays are.
+pub(super) const ARRAYS_IN_BUFFERS: &str = include_str!("../../shaders/arrays_in_buffers.wgsl");
+/// The twin of [`ARRAYS_IN_BUFFERS`].
+pub(super) const ARRAYS_IN_TEXTURES: &str = include_str!("../../shaders/arrays_in_textures.wgsl");
+
 pub(crate) const EMBED: Source = shader!("embed", subgroups: false);
 pub(crate) const LAYER_NORM: Source = shader!("layer_norm", subgroups: false);
 pub(crate) const LAYER_NORM_SUBGROUPS: Source = shader!("layer_norm_subgroups", subgroups: true);

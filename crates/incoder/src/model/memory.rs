@@ -1,6 +1,7 @@
 //! What a model takes of a GPU, known from its config.json alone.
 
 use super::plan::MAX_LOGITS;
+use super::step::MOST_COLUMNS;
 use super::weights::BLOCK_ROWS;
 use crate::config::Config;
 use crate::error::Error;
@@ -8,7 +9,7 @@ use crate::forward::Kv;
 use crate::gpu::MemoryLimits;
 
 /// Tokens of one prefill chunk on hardware: short enough that a cancel is felt and the page stays alive.
-const HARDWARE_COLUMNS: u64 = 128;
+const HARDWARE_COLUMNS: u64 = MOST_COLUMNS as u64;
 /// The same on software adapters, which compute a few tokens a second.
 const SOFTWARE_COLUMNS: u64 = 32;
 /// What a model takes of a GPU, bytes. While it loads, staging memory of up to 128 MB comes on top.

@@ -7,7 +7,7 @@ use crate::checkpoint::{Checkpoint, Folder};
 use crate::config::Config;
 use crate::error::Result;
 use crate::forward::{Column, sinusoids};
-use crate::gpu::Gpu;
+use crate::gpu::{Array, Gpu, Texel};
 use crate::load::{LoadOptions, Loaded, Progress};
 
 /// Bytes of the table of positions that are computed and uploaded together.
@@ -31,11 +31,11 @@ pub(crate) struct Plan {
 #[derive(Debug)]
 struct Activations {
     x: wgpu::Buffer,
-    h: wgpu::Buffer,
-    q: wgpu::Buffer,
-    mixed: wgpu::Buffer,
-    inner: wgpu::Buffer,
-    scores: wgpu::Buffer,
+    h: Array,
+    q: Array,
+    mixed: Array,
+    inner: Array,
+    scores: Array,
     positions: wgpu::Buffer,
     logits: wgpu::Buffer,
     staging: wgpu::Buffer,
@@ -48,7 +48,7 @@ fn logits_stride(config: &Config) -> usize {
 
 impl Activations {
     async fn new(gpu: &Gpu, config: &Config, capacity: usize, columns: usize) -> Result<Self> {
-        let wide = |what: &str, width: usize| gpu.storage(what, columns as u64 * width as u64 * 4);
+        let wide = |what: &str, width: usize| gpu.array(what, Texel::Floats, width as u32 / 4, columns as u32);
         let (d, logits_bytes) = (config.d_model, (MAX_LOGITS.min(columns) * logits_stride(config) * 4) as u64);
         // The buffer first: it refuses a context too long for the adapter before the host computes a table for it.
         let positions = gpu.storage("positions", capacity as u64 * d as u64 * 4)?;
@@ -60,12 +60,12 @@ impl Activations {
         }
         let readable = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
         Ok(Self {
-            x: wide("x", d)?,
+            x: gpu.storage("x", columns as u64 * d as u64 * 4)?,
             h: wide("h", d)?,
             q: wide("q", d)?,
             mixed: wide("mixed", d)?,
             inner: wide("inner", config.ffn_dim)?,
-            scores: gpu.storage("scores", columns as u64 * config.heads as u64 * capacity as u64 * 4)?,
+            scores: gpu.array("scores", Texel::Float, capacity as u32, (columns * config.heads) as u32)?,
             positions,
             logits: gpu.storage("logits", logits_bytes)?,
             staging: gpu.buffer("logits to read", logits_bytes, readable)?,
@@ -93,15 +93,16 @@ impl Plan {
         let max_columns = max_columns(config, capacity, &limits);
         let kv = options.kv;
         let bytes = MemoryPlan::new(config, capacity, kv, &limits).total();
+        let shapes = Shapes::new(config, capacity, kv);
         let load = async || {
             let activations = Activations::new(gpu, config, capacity, max_columns).await?;
             let mut compiled = |done| on_progress(Progress::Compile { done, total: PIPELINES });
-            let step = Step::new(gpu, Shapes::new(config, capacity, kv), max_columns, &mut compiled).await?;
+            let step = Step::new(gpu, shapes.clone(), &mut compiled).await?;
             let checkpoint = Checkpoint::open(folder, config).await?;
             let mut loaded = Loaded::new(config, on_progress);
             let weights = Weights::load(gpu, config, &checkpoint, &mut |parameters| loaded.add(parameters)).await?;
             loaded.finish();
-            let step = Self::lay_out(gpu, config, step, &activations, &weights, (capacity * kv.bytes()) as u64)?;
+            let step = Self::lay_out(gpu, &shapes, step, &activations, &weights)?;
             Ok((activations, step))
         };
         let (activations, step) = gpu.allocating("the model and its KV cache", bytes, load).await?;
@@ -116,20 +117,18 @@ impl Plan {
         Ok(plan)
     }
 
-    /// The recipe; `row_bytes` are the bytes of one value of every row of the KV cache.
+    /// The recipe.
     fn lay_out(
         gpu: &Gpu,
-        config: &Config,
+        shapes: &Shapes,
         mut step: Step,
         activations: &Activations,
         weights: &Weights,
-        row_bytes: u64,
     ) -> Result<Step> {
         let Activations { x, h, q, mixed, inner, scores, positions, logits, .. } = activations;
         step.embed(&weights.embedding, positions, x);
         for layer in &weights.layers {
-            let keys = gpu.storage("keys", row_bytes * config.d_model as u64)?;
-            let values = gpu.storage("values", row_bytes * config.d_model as u64)?;
+            let (keys, values) = (shapes.cache(gpu, "keys")?, shapes.cache(gpu, "values")?);
             step.norm(x, &layer.attention_norm, h);
             step.qkv(h, &layer.qkv, q, &keys, &values);
             step.scores(q, &keys, scores);

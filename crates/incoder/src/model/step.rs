@@ -4,12 +4,14 @@ use super::weights::{Linear, Matrix, Norm};
 use crate::config::Config;
 use crate::error::Result;
 use crate::forward::{Column, Kv};
-use crate::gpu::{self, Binding, Gpu, Kernel, shaders};
+use crate::gpu::{self, Array, Binding, Gpu, Kernel, Resource, Texel, shaders};
 
 /// Tokens that one read of the weights serves: the variants of linear.wgsl.
 const TILES: [u32; 4] = [1, 2, 4, 8];
 /// Pipelines that [`Step::new`] compiles.
 pub(crate) const PIPELINES: u64 = 5 + 4 * TILES.len() as u64;
+/// Most columns of a step: what the shaders' `State` holds.
+pub(super) const MOST_COLUMNS: usize = 128;
 /// Threads of embed.wgsl.
 const EMBED_THREADS: u32 = 16;
 /// Threads of a workgroup that every adapter allows.
@@ -28,6 +30,26 @@ enum Grid {
     LogitTiles(u32),
     /// Workgroups for all attended rows, for each head and column.
     Scores { heads: u32, threads: u32 },
+}
+
+/// Where the shaders bind what: the arrays of arrays_in_*.wgsl, then what a kernel declares itself.
+mod at {
+    pub const WEIGHTS: u32 = 0;
+    pub const INPUT: u32 = 1;
+    pub const OUTPUT: u32 = 2;
+    pub const CACHE: u32 = 3;
+    pub const KEYS: u32 = 4;
+    pub const VALUES: u32 = 5;
+    pub const SCORES: u32 = 6;
+    pub const SCORES_WRITTEN: u32 = 7;
+    pub const STATE: u32 = 8;
+    pub const MATRIX: u32 = 9;
+    pub const BIAS: u32 = 10;
+    pub const Y: u32 = 11;
+    pub const POSITIONS: u32 = 10;
+    pub const SCALE: u32 = 9;
+    pub const SHIFT: u32 = 10;
+    pub const X: u32 = 11;
 }
 
 /// One dispatch.
@@ -59,7 +81,7 @@ impl Compiler<'_> {
         &mut self,
         source: gpu::Source,
         name: &'static str,
-        bindings: &[Binding],
+        bindings: &[(u32, Binding)],
         variants: &[Vec<(&str, f64)>],
     ) -> Result<Entry> {
         let gpu = self.gpu;
@@ -73,6 +95,16 @@ impl Compiler<'_> {
         }
         Ok(Entry { name, layout, kernels })
     }
+}
+
+/// What the shaders call `State`.
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct State {
+    columns: u32,
+    logits: u32,
+    spare: [u32; 2],
+    column: [Column; MOST_COLUMNS],
 }
 
 /// Everything the kernels are compiled for.
@@ -92,6 +124,19 @@ impl Shapes {
     pub fn new(config: &Config, capacity: usize, kv: Kv) -> Self {
         let embed_scale = if config.scale_embedding { (config.d_model as f64).sqrt() } else { 1.0 };
         Self { d_model: config.d_model, heads: config.heads, head_dim: config.head_dim(), embed_scale, capacity, kv }
+    }
+
+    /// 16-byte words of one head in one row of the KV cache.
+    pub fn head_words(&self) -> usize {
+        self.head_dim * self.kv.bytes() / 16
+    }
+
+    /// An empty cache of keys or values.
+    ///
+    /// # Errors
+    /// [`crate::Error::Limit`] when it could not be bound.
+    pub fn cache(&self, gpu: &Gpu, what: &str) -> Result<Array> {
+        gpu.array(what, Texel::Words, self.capacity as u32, (self.heads * self.head_words()) as u32)
     }
 }
 
@@ -114,19 +159,19 @@ pub(crate) struct Step {
 }
 
 impl Step {
-    /// Compiles the kernels for `shapes`; `max_columns` is the most columns of a step.
+    /// Compiles the kernels for `shapes`.
     ///
     /// `on_compiled` is told how many of the [`PIPELINES`] are done.
     ///
     /// # Errors
-    /// [`crate::Error::Limit`] when the state buffer could not be bound, [`crate::Error::Kernel`] when the adapter's
-    /// compiler refuses a shader.
-    pub async fn new(gpu: &Gpu, shapes: Shapes, max_columns: usize, on_compiled: &mut dyn FnMut(u64)) -> Result<Self> {
-        use Binding::{Read, Uniform, Write};
+    /// [`crate::Error::Kernel`] when the adapter's compiler refuses a shader.
+    pub async fn new(gpu: &Gpu, shapes: Shapes, on_compiled: &mut dyn FnMut(u64)) -> Result<Self> {
+        use Binding::{Read, ReadArray, Uniform, Write, WriteArray};
         let tuning = gpu.tuning();
         let flag = |b: bool| f64::from(u8::from(b));
         let (heads, head_dim, capacity) = (shapes.heads as f64, shapes.head_dim as f64, shapes.capacity as f64);
         let fp16 = flag(shapes.kv == Kv::F16);
+        let cache = [("CAPACITY", capacity), ("HEAD_WORDS", shapes.head_words() as f64), ("KV_F16", fp16)];
         let norm_source = if gpu.uses_subgroups() { shaders::LAYER_NORM_SUBGROUPS } else { shaders::LAYER_NORM };
         let norm = |last: bool| {
             let width = shapes.d_model as f64 / 4.0;
@@ -136,47 +181,53 @@ impl Step {
             TILES.map(|tile| {
                 // A wide tile has enough work in a thread already; more slices only cost workgroup memory.
                 let slices = (2 * tuning.linear_slices / tile).clamp(1, tuning.linear_slices);
-                let mut constants = vec![("COLUMNS", f64::from(tile)), ("SLICES", f64::from(slices))];
+                let blocks = f64::from(tuning.linear_blocks);
+                let mut constants =
+                    vec![("COLUMNS", f64::from(tile)), ("SLICES", f64::from(slices)), ("BLOCKS", blocks)];
                 constants.extend_from_slice(extra);
                 constants
             })
         };
-        let (threads, pairs) = (f64::from(tuning.score_threads), shapes.head_dim as u32 / 2);
-        let value_slices = tuning.value_slices.min(MAX_THREADS / pairs).max(1);
-        let cache =
-            [("D_MODEL", shapes.d_model as f64), ("HEAD_DIM", head_dim), ("CAPACITY", capacity), ("KV_F16", fp16)];
-        let scores = [vec![
-            ("THREADS", threads),
-            ("HEADS", heads),
-            ("HEAD_DIM", head_dim),
-            ("CAPACITY", capacity),
-            ("KV_F16", fp16),
-        ]];
-        let values = [vec![
-            ("PAIRS", f64::from(pairs)),
-            ("SLICES", f64::from(value_slices)),
-            ("HEADS", heads),
-            ("CAPACITY", capacity),
-            ("KV_F16", fp16),
-        ]];
+        let octets = shapes.head_dim as u32 / 8;
+        let value_slices = tuning.value_slices.min(MAX_THREADS / octets).max(1);
+        let mut qkv = vec![("D_MODEL", shapes.d_model as f64), ("HEAD_DIM", head_dim)];
+        qkv.extend_from_slice(&cache);
+        let mut scores = vec![("THREADS", f64::from(tuning.score_threads)), ("HEADS", heads), ("HEAD_DIM", head_dim)];
+        scores.extend_from_slice(&cache);
+        let mut values = vec![("OCTETS", f64::from(octets)), ("SLICES", f64::from(value_slices)), ("HEADS", heads)];
+        values.extend_from_slice(&cache);
         let linear = shaders::LINEAR;
-        let attention = [Read, Read, Write, Read];
         let scale = [vec![("SCALE", shapes.embed_scale)]];
-        let to_cache = [Read, Read, Write, Read, Uniform, Read, Write, Write];
-        let biased = [Read, Read, Write, Read, Uniform, Read];
-        let normed = [Read, Read, Read, Write, Read];
+        let weights = (at::WEIGHTS, ReadArray(Texel::Words));
+        let input = (at::INPUT, ReadArray(Texel::Floats));
+        let output = (at::OUTPUT, WriteArray(Texel::Floats));
+        let cached = (at::CACHE, ReadArray(Texel::Words));
+        let keys = (at::KEYS, WriteArray(Texel::Words));
+        let cached_values = (at::VALUES, WriteArray(Texel::Words));
+        let state = (at::STATE, Uniform);
+        let matrix = (at::MATRIX, Uniform);
+        let bias = (at::BIAS, Read);
+        let y = (at::Y, Write);
+        let embed = [weights, state, matrix, (at::POSITIONS, Read), (at::X, Write)];
+        let normed = [output, state, (at::SCALE, Read), (at::SHIFT, Read), (at::X, Read)];
+        let to_cache = [weights, input, output, keys, cached_values, state, matrix, bias];
+        let to_scores = [input, cached, (at::SCORES_WRITTEN, WriteArray(Texel::Float)), state];
+        let to_mixed = [output, cached, (at::SCORES, ReadArray(Texel::Float)), state];
+        let to_output = [weights, input, output, state, matrix, bias];
+        let to_residual = [weights, input, state, matrix, bias, y];
+        let to_logits = [weights, input, state, matrix, y];
         let mut compiler = Compiler { gpu, done: 0, on_compiled };
         Ok(Self {
-            state: gpu.storage("state", (2 * 4 + max_columns * size_of::<Column>()) as u64)?,
-            embed: compiler.entry(shaders::EMBED, "embed", &[Read, Read, Write, Read, Uniform], &scale).await?,
+            state: gpu.uniform("state", &bytemuck::Zeroable::zeroed() as &State)?,
+            embed: compiler.entry(shaders::EMBED, "embed", &embed, &scale).await?,
             norm: compiler.entry(norm_source, "layer_norm", &normed, &norm(false)).await?,
             norm_last: compiler.entry(norm_source, "layer_norm", &normed, &norm(true)).await?,
-            qkv: compiler.entry(linear, "project_qkv", &to_cache, &tiles(&cache)).await?,
-            scores: compiler.entry(shaders::ATTENTION_SCORES, "attention_scores", &attention, &scores).await?,
-            values: compiler.entry(shaders::ATTENTION_VALUES, "attention_values", &attention, &values).await?,
-            residual: compiler.entry(linear, "project_residual", &biased, &tiles(&[])).await?,
-            gelu: compiler.entry(linear, "project_gelu", &biased, &tiles(&[])).await?,
-            logits: compiler.entry(linear, "project_logits", &[Read, Read, Write, Read, Uniform], &tiles(&[])).await?,
+            qkv: compiler.entry(linear, "project_qkv", &to_cache, &tiles(&qkv)).await?,
+            scores: compiler.entry(shaders::ATTENTION_SCORES, "attention_scores", &to_scores, &[scores]).await?,
+            values: compiler.entry(shaders::ATTENTION_VALUES, "attention_values", &to_mixed, &[values]).await?,
+            residual: compiler.entry(linear, "project_residual", &to_residual, &tiles(&[])).await?,
+            gelu: compiler.entry(linear, "project_gelu", &to_output, &tiles(&[])).await?,
+            logits: compiler.entry(linear, "project_logits", &to_logits, &tiles(&[])).await?,
             ops: Vec::new(),
             gpu: gpu.clone(),
             shapes,
@@ -189,81 +240,101 @@ impl Step {
         self.ops.clear();
     }
 
+    fn add(&mut self, entry: fn(&Self) -> &Entry, grid: Grid, resources: &[(u32, Resource<'_>)]) {
+        let entry = entry(self);
+        let mut all = vec![(at::STATE, (&self.state).into())];
+        all.extend_from_slice(resources);
+        let bindings = gpu::bind(&self.gpu, entry.name, &entry.layout, &all);
+        let op = Op { kernels: entry.kernels.clone(), bindings, grid };
+        self.ops.push(op);
+    }
+
+    /// The dispatch of `entry` for every slice of `matrix`; `grid` takes workgroups for all blocks of one.
+    fn add_matrix(
+        &mut self,
+        entry: fn(&Self) -> &Entry,
+        grid: fn(u32) -> Grid,
+        matrix: &Matrix,
+        resources: &[(u32, Resource<'_>)],
+    ) {
+        for slice in &matrix.slices {
+            let mut all = vec![(at::WEIGHTS, (&slice.weights).into()), (at::MATRIX, (&slice.dimensions).into())];
+            all.extend_from_slice(resources);
+            self.add(entry, grid(slice.blocks.div_ceil(self.gpu.tuning().linear_blocks)), &all);
+        }
+    }
+
     /// x = E[token] * scale + P[position]
     pub fn embed(&mut self, embedding: &Matrix, positions: &wgpu::Buffer, x: &wgpu::Buffer) {
         let grid = Grid::Columns(embedding.groups.div_ceil(EMBED_THREADS));
         for slice in &embedding.slices {
-            let buffers = [&slice.weights, positions, x, &self.state, &slice.dimensions];
-            self.ops.push(op(&self.gpu, &self.embed, grid, &buffers));
+            let resources = [
+                (at::WEIGHTS, (&slice.weights).into()),
+                (at::MATRIX, (&slice.dimensions).into()),
+                (at::POSITIONS, positions.into()),
+                (at::X, x.into()),
+            ];
+            self.add(|step| &step.embed, grid, &resources);
         }
     }
 
     /// y = LN(x)
-    pub fn norm(&mut self, x: &wgpu::Buffer, norm: &Norm, y: &wgpu::Buffer) {
-        let buffers = [x, &norm.weight, &norm.bias, y, &self.state];
-        self.ops.push(op(&self.gpu, &self.norm, Grid::Columns(1), &buffers));
+    pub fn norm(&mut self, x: &wgpu::Buffer, norm: &Norm, y: &Array) {
+        self.add(|step| &step.norm, Grid::Columns(1), &normed(x, norm, y));
     }
 
     /// y = LN(x) of the columns whose logits are read, packed to the front.
-    pub fn norm_last(&mut self, x: &wgpu::Buffer, norm: &Norm, y: &wgpu::Buffer) {
-        let buffers = [x, &norm.weight, &norm.bias, y, &self.state];
-        self.ops.push(op(&self.gpu, &self.norm_last, Grid::Logits, &buffers));
+    pub fn norm_last(&mut self, x: &wgpu::Buffer, norm: &Norm, y: &Array) {
+        self.add(|step| &step.norm_last, Grid::Logits, &normed(x, norm, y));
     }
 
     /// q = (Wq h + bq) / sqrt(head dim); Wk h + bk and Wv h + bv go to each column's row of the cache.
-    pub fn qkv(
-        &mut self,
-        h: &wgpu::Buffer,
-        qkv: &Linear,
-        q: &wgpu::Buffer,
-        keys: &wgpu::Buffer,
-        values: &wgpu::Buffer,
-    ) {
-        for slice in &qkv.matrix.slices {
-            let buffers = [&slice.weights, h, q, &self.state, &slice.dimensions, &qkv.bias, keys, values];
-            self.ops.push(op(&self.gpu, &self.qkv, Grid::Tiles(slice.blocks), &buffers));
-        }
+    pub fn qkv(&mut self, h: &Array, qkv: &Linear, q: &Array, keys: &Array, values: &Array) {
+        let resources = [
+            (at::INPUT, h.into()),
+            (at::OUTPUT, q.into()),
+            (at::KEYS, keys.into()),
+            (at::VALUES, values.into()),
+            (at::BIAS, (&qkv.bias).into()),
+        ];
+        self.add_matrix(|step| &step.qkv, Grid::Tiles, &qkv.matrix, &resources);
     }
 
     /// scores = q Kᵀ over the rows that each column attends to.
-    pub fn scores(&mut self, q: &wgpu::Buffer, keys: &wgpu::Buffer, scores: &wgpu::Buffer) {
+    pub fn scores(&mut self, q: &Array, keys: &Array, scores: &Array) {
         let grid = Grid::Scores { heads: self.shapes.heads as u32, threads: self.gpu.tuning().score_threads };
-        self.ops.push(op(&self.gpu, &self.scores, grid, &[q, keys, scores, &self.state]));
+        let resources = [(at::INPUT, q.into()), (at::CACHE, keys.into()), (at::SCORES_WRITTEN, scores.into())];
+        self.add(|step| &step.scores, grid, &resources);
     }
 
     /// y = softmax(scores) V, heads side by side.
-    pub fn values(&mut self, scores: &wgpu::Buffer, values: &wgpu::Buffer, y: &wgpu::Buffer) {
+    pub fn values(&mut self, scores: &Array, values: &Array, y: &Array) {
         let grid = Grid::Columns(self.shapes.heads as u32);
-        self.ops.push(op(&self.gpu, &self.values, grid, &[scores, values, y, &self.state]));
+        let resources = [(at::SCORES, scores.into()), (at::CACHE, values.into()), (at::OUTPUT, y.into())];
+        self.add(|step| &step.values, grid, &resources);
     }
 
     /// x += W input + b
-    pub fn residual(&mut self, input: &wgpu::Buffer, linear: &Linear, x: &wgpu::Buffer) {
-        for slice in &linear.matrix.slices {
-            let buffers = [&slice.weights, input, x, &self.state, &slice.dimensions, &linear.bias];
-            self.ops.push(op(&self.gpu, &self.residual, Grid::Tiles(slice.blocks), &buffers));
-        }
+    pub fn residual(&mut self, input: &Array, linear: &Linear, x: &wgpu::Buffer) {
+        let resources = [(at::INPUT, input.into()), (at::BIAS, (&linear.bias).into()), (at::Y, x.into())];
+        self.add_matrix(|step| &step.residual, Grid::Tiles, &linear.matrix, &resources);
     }
 
     /// y = gelu(W h + b)
-    pub fn gelu(&mut self, h: &wgpu::Buffer, linear: &Linear, y: &wgpu::Buffer) {
-        for slice in &linear.matrix.slices {
-            let buffers = [&slice.weights, h, y, &self.state, &slice.dimensions, &linear.bias];
-            self.ops.push(op(&self.gpu, &self.gelu, Grid::Tiles(slice.blocks), &buffers));
-        }
+    pub fn gelu(&mut self, h: &Array, linear: &Linear, y: &Array) {
+        let resources = [(at::INPUT, h.into()), (at::BIAS, (&linear.bias).into()), (at::OUTPUT, y.into())];
+        self.add_matrix(|step| &step.gelu, Grid::Tiles, &linear.matrix, &resources);
     }
 
     /// logits = E h, for the columns whose logits are read.
-    pub fn logits(&mut self, h: &wgpu::Buffer, embedding: &Matrix, logits: &wgpu::Buffer) {
-        for slice in &embedding.slices {
-            let buffers = [&slice.weights, h, logits, &self.state, &slice.dimensions];
-            self.ops.push(op(&self.gpu, &self.logits, Grid::LogitTiles(slice.blocks), &buffers));
-        }
+    pub fn logits(&mut self, h: &Array, embedding: &Matrix, logits: &wgpu::Buffer) {
+        let resources = [(at::INPUT, h.into()), (at::Y, logits.into())];
+        self.add_matrix(|step| &step.logits, Grid::LogitTiles, embedding, &resources);
     }
 
     /// All dispatches for `columns` in one compute pass; the logits of the last `logits` of them.
     pub fn encode(&self, encoder: &mut wgpu::CommandEncoder, columns: &[Column], logits: usize) {
-        let mut state = vec![columns.len() as u32, logits as u32];
+        let mut state = vec![columns.len() as u32, logits as u32, 0, 0];
         state.extend_from_slice(bytemuck::cast_slice(columns));
         self.gpu.queue.write_buffer(&self.state, 0, bytemuck::cast_slice(&state));
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
@@ -278,9 +349,8 @@ impl Step {
     }
 }
 
-fn op(gpu: &Gpu, entry: &Entry, grid: Grid, buffers: &[&wgpu::Buffer]) -> Op {
-    let bindings = gpu::bind(gpu, entry.name, &entry.layout, buffers);
-    Op { kernels: entry.kernels.clone(), bindings, grid }
+fn normed<'a>(x: &'a wgpu::Buffer, norm: &'a Norm, y: &'a Array) -> [(u32, Resource<'a>); 4] {
+    [(at::X, x.into()), (at::SCALE, (&norm.weight).into()), (at::SHIFT, (&norm.bias).into()), (at::OUTPUT, y.into())]
 }
 
 impl Op {

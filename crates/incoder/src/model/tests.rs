@@ -5,7 +5,7 @@ use super::weights::Weights;
 use crate::checkpoint::{Checkpoint, MemoryFolder, tensor_shapes};
 use crate::config::Config;
 use crate::forward::{Column, Kv, sinusoids};
-use crate::gpu::{Gpu, GpuOptions, Tuning};
+use crate::gpu::{Array, Gpu, GpuOptions, Resource, Texel, Tuning};
 use crate::load::LoadOptions;
 use crate::reference::{Reference, attend, gelu, stored};
 use half::f16;
@@ -69,6 +69,8 @@ fn variants() -> Vec<(&'static str, Gpu)> {
         ("software, no subgroups", open(Tuning::SOFTWARE, true)),
         ("hardware", open(Tuning::HARDWARE, false)),
         ("hardware, no subgroups", open(Tuning::HARDWARE, true)),
+        ("software, buffers", open(Tuning { textures: false, ..Tuning::SOFTWARE }, false)),
+        ("hardware, textures", open(Tuning { textures: true, ..Tuning::HARDWARE }, false)),
     ]
 }
 
@@ -78,18 +80,52 @@ fn run(
     step: &mut Step,
     columns: &[Column],
     logits: usize,
-    output: &wgpu::Buffer,
+    output: Resource<'_>,
     build: impl FnOnce(&mut Step),
 ) -> Vec<f32> {
     step.clear();
     build(step);
     let mut encoder = gpu.device.create_command_encoder(&Default::default());
     step.encode(&mut encoder, columns, logits);
-    let size = output.size();
-    let staging = gpu.buffer("staging", size, wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST).unwrap();
-    encoder.copy_buffer_to_buffer(output, 0, &staging, 0, Some(size));
-    gpu.queue.submit([encoder.finish()]);
-    block_on(gpu.read(&staging, size as usize / 4)).unwrap()
+    let readable = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+    match output {
+        Resource::Buffer(buffer) | Resource::Array(Array::Buffer(buffer)) => {
+            let size = buffer.size();
+            let staging = gpu.buffer("staging", size, readable).unwrap();
+            encoder.copy_buffer_to_buffer(buffer, 0, &staging, 0, Some(size));
+            gpu.queue.submit([encoder.finish()]);
+            block_on(gpu.read(&staging, size as usize / 4)).unwrap()
+        }
+        Resource::Array(Array::Texture(texture, _)) => {
+            let row_bytes = texture.width() * texture.format().block_copy_size(None).unwrap();
+            // What the API wants rows of a copy to be multiples of.
+            let stride = row_bytes.next_multiple_of(wgpu::COPY_BYTES_PER_ROW_ALIGNMENT);
+            let size = u64::from(stride * texture.height());
+            let staging = gpu.buffer("staging", size, readable).unwrap();
+            let layout = wgpu::TexelCopyBufferLayout { offset: 0, bytes_per_row: Some(stride), rows_per_image: None };
+            let to = wgpu::TexelCopyBufferInfo { buffer: &staging, layout };
+            encoder.copy_texture_to_buffer(texture.as_image_copy(), to, texture.size());
+            gpu.queue.submit([encoder.finish()]);
+            let padded = block_on(gpu.read(&staging, size as usize / 4)).unwrap();
+            padded.chunks_exact(stride as usize / 4).flat_map(|row| &row[..row_bytes as usize / 4]).copied().collect()
+        }
+    }
+}
+
+/// An array of rows of `width` texels each that holds `values`.
+fn array<T: bytemuck::Pod>(gpu: &Gpu, texel: Texel, width: usize, values: &[T]) -> Array {
+    let bytes: &[u8] = bytemuck::cast_slice(values);
+    let rows = bytes.len() / (width * texel.bytes() as usize);
+    let array = gpu.array("array", texel, width as u32, rows as u32).unwrap();
+    match &array {
+        Array::Buffer(buffer) => gpu.queue.write_buffer(buffer, 0, bytes),
+        Array::Texture(texture, _) => {
+            let bytes_per_row = Some(width as u32 * texel.bytes() as u32);
+            let layout = wgpu::TexelCopyBufferLayout { offset: 0, bytes_per_row, rows_per_image: None };
+            gpu.queue.write_texture(texture.as_image_copy(), bytes, layout, texture.size());
+        }
+    }
+    array
 }
 
 fn assert_close(got: &[f32], expected: &[f32], what: &str) {
@@ -110,7 +146,7 @@ const SHAPES: [(usize, usize, usize, usize, usize, usize); 7] = [
     (128, 1, 520, 1031, 7, 5),
     (256, 2, 1000, 259, 9, 9),
     (64, 4, 256, 97, 33, 16),
-    (40, 5, 64, 50, 129, 3),
+    (40, 5, 64, 50, 127, 3),
 ];
 
 fn context(columns: usize, vocab: usize) -> Vec<Column> {
@@ -146,11 +182,11 @@ fn check_kernels(
     let reference = block_on(Reference::load(config, &checkpoint, capacity, kv, &mut |_| {})).unwrap();
     let weights = block_on(Weights::load(gpu, config, &checkpoint, &mut |_| {})).unwrap();
     let (layer, cpu) = (&weights.layers[0], &reference.layers[0]);
-    // At least as many columns as check_attention has.
-    let mut step = block_on(Step::new(gpu, Shapes::new(config, capacity, kv), count.max(5), &mut |_| ())).unwrap();
+    let shapes = Shapes::new(config, capacity, kv);
+    let mut step = block_on(Step::new(gpu, shapes.clone(), &mut |_| ())).unwrap();
     let columns = context(count, vocab);
     let mut run =
-        |output: &wgpu::Buffer, build: &dyn Fn(&mut Step)| run(gpu, &mut step, &columns, logits, output, build);
+        |output: Resource<'_>, build: &dyn Fn(&mut Step)| run(gpu, &mut step, &columns, logits, output, build);
     let mut random = Values(seed + 77);
     let inputs = random.many(count * d);
     let rows = |values: &[f32], width: usize, each: &dyn Fn(&[f32]) -> Vec<f32>| -> Vec<f32> {
@@ -159,49 +195,58 @@ fn check_kernels(
     let upload = |values: &[f32]| gpu.upload("input", values).unwrap();
     // Poison: a value that no kernel writes must not pass for a result.
     let output = |n: usize| upload(&vec![f32::NAN; n]);
-    let input = upload(&inputs);
+    let floats = |width: usize, values: &[f32]| array(gpu, Texel::Floats, width / 4, values);
+    let poisoned = |width: usize, rows: usize| floats(width, &vec![f32::NAN; width * rows]);
+    let (x, input) = (upload(&inputs), floats(d, &inputs));
 
     let positions = sinusoids(0..capacity, d);
     let expected: Vec<f32> = columns.iter().flat_map(|c| reference.embedded(c)).collect();
     let out = output(count * d);
     let table = upload(&positions);
-    assert_close(&run(&out, &|step| step.embed(&weights.embedding, &table, &out)), &expected, &what("embed"));
+    assert_close(&run((&out).into(), &|step| step.embed(&weights.embedding, &table, &out)), &expected, &what("embed"));
 
-    let out = output(count * d);
+    let out = poisoned(d, count);
     let expected = rows(&inputs, d, &|x| cpu.attention_norm.apply(x));
-    assert_close(&run(&out, &|step| step.norm(&input, &layer.attention_norm, &out)), &expected, &what("norm"));
+    assert_close(&run((&out).into(), &|step| step.norm(&x, &layer.attention_norm, &out)), &expected, &what("norm"));
 
-    let out = output(logits * d);
+    let out = poisoned(d, logits);
     let expected = rows(&inputs[(count - logits) * d..], d, &|x| reference.final_norm.apply(x));
-    assert_close(&run(&out, &|step| step.norm_last(&input, &weights.final_norm, &out)), &expected, &what("norm_last"));
+    assert_close(
+        &run((&out).into(), &|step| step.norm_last(&x, &weights.final_norm, &out)),
+        &expected,
+        &what("norm_last"),
+    );
 
-    let out = output(count * ffn);
+    let out = poisoned(ffn, count);
     let expected = rows(&inputs, d, &|x| cpu.fc1.apply(x).into_iter().map(gelu).collect());
-    assert_close(&run(&out, &|step| step.gelu(&input, &layer.fc1, &out)), &expected, &what("gelu"));
+    assert_close(&run((&out).into(), &|step| step.gelu(&input, &layer.fc1, &out)), &expected, &what("gelu"));
 
     let (inner, before) = (random.many(count * ffn), random.many(count * d));
-    let (inner_buffer, out) = (upload(&inner), upload(&before));
+    let (inner_array, out) = (floats(ffn, &inner), upload(&before));
     let product = rows(&inner, ffn, &|x| cpu.fc2.apply(x));
     let expected: Vec<f32> = product.iter().zip(&before).map(|(a, b)| a + b).collect();
-    assert_close(&run(&out, &|step| step.residual(&inner_buffer, &layer.fc2, &out)), &expected, &what("residual"));
+    assert_close(
+        &run((&out).into(), &|step| step.residual(&inner_array, &layer.fc2, &out)),
+        &expected,
+        &what("residual"),
+    );
 
     let stride = vocab.next_multiple_of(32);
     let out = output(logits * stride);
-    let got = run(&out, &|step| step.logits(&input, &weights.embedding, &out));
+    let got = run((&out).into(), &|step| step.logits(&input, &weights.embedding, &out));
     for (i, x) in inputs.chunks_exact(d).take(logits).enumerate() {
         assert_close(&got[i * stride..][..vocab], &reference.head(x), &what("logits"));
     }
 
-    // Keys and values of a whole context, as the cache holds them: [head, capacity, head dim].
-    let cache = || gpu.upload("cache", &vec![0u8; capacity * d * kv.bytes()]).unwrap();
-    let (keys, values, q) = (cache(), cache(), output(count * d));
+    let cache = || shapes.cache(gpu, "cache").unwrap();
+    let (keys, values, q) = (cache(), cache(), poisoned(d, count));
     let expected =
         rows(&inputs, d, &|x| cpu.query.apply(x).into_iter().map(|q| q * (head_dim as f32).powf(-0.5)).collect());
     let qkv = |step: &mut Step| step.qkv(&input, &layer.qkv, &q, &keys, &values);
-    assert_close(&run(&q, &qkv), &expected, &what("queries"));
+    assert_close(&run((&q).into(), &qkv), &expected, &what("queries"));
     for (buffer, linear, part) in [(&keys, &cpu.key, "keys"), (&values, &cpu.value, "values")] {
-        let raw = run(buffer, &qkv);
-        let got = unpack(&raw, kv);
+        let raw = run(buffer.into(), &qkv);
+        let got = unpack(&by_head(&raw, &shapes, buffer), kv);
         for (row, x) in inputs.chunks_exact(d).enumerate() {
             let expected = stored(kv, linear.apply(x));
             for head in 0..config.heads {
@@ -215,7 +260,7 @@ fn check_kernels(
         }
     }
 
-    check_attention(gpu, &mut step, config, capacity, kv, &mut random, what);
+    check_attention(gpu, &mut step, config, &shapes, &mut random, what);
 }
 
 /// Scores and values together, over a shared prefix with ragged tails.
@@ -223,12 +268,12 @@ fn check_attention(
     gpu: &Gpu,
     step: &mut Step,
     config: &Config,
-    capacity: usize,
-    kv: Kv,
+    shapes: &Shapes,
     random: &mut Values,
     what: &dyn Fn(&str) -> String,
 ) {
     let (d, head_dim, heads) = (config.d_model, config.head_dim(), config.heads);
+    let (capacity, kv) = (shapes.capacity, shapes.kv);
     let column = |prefix: usize, tail_start: usize, tail_len: usize| Column {
         token: 0,
         position: (prefix + tail_len - 1) as u32,
@@ -236,6 +281,7 @@ fn check_attention(
         prefix: prefix as u32,
         tail_start: tail_start as u32,
         tail_len: tail_len as u32,
+        ..Column::default()
     };
     let shared = capacity / 2;
     let columns = [
@@ -248,24 +294,30 @@ fn check_attention(
     let queries = random.many(columns.len() * d);
     let (keys, values) = (stored(kv, random.many(capacity * d)), stored(kv, random.many(capacity * d)));
     let cached = |rows: &[f32]| {
-        let mut by_head = Vec::with_capacity(rows.len());
-        for head in 0..heads {
-            for row in rows.chunks_exact(d) {
-                by_head.extend_from_slice(&row[head * head_dim..][..head_dim]);
+        let halves: Vec<f16> = rows.iter().map(|v| f16::from_f32(*v)).collect();
+        let rows: &[u8] = if kv == Kv::F16 { bytemuck::cast_slice(&halves) } else { bytemuck::cast_slice(rows) };
+        let words = rows.len() / 16 / capacity;
+        let word = |row: usize, word: usize| &rows[(row * words + word) * 16..][..16];
+        let mut bytes = Vec::with_capacity(rows.len());
+        if gpu.tuning().textures {
+            // [word, row]
+            (0..words).for_each(|w| (0..capacity).for_each(|row| bytes.extend_from_slice(word(row, w))));
+        } else {
+            // [head, row, word of the head]
+            let of_head = shapes.head_words();
+            for head in 0..heads {
+                for row in 0..capacity {
+                    (0..of_head).for_each(|w| bytes.extend_from_slice(word(row, head * of_head + w)));
+                }
             }
         }
-        match kv {
-            Kv::F32 => gpu.upload("cache", &by_head).unwrap(),
-            Kv::F16 => {
-                gpu.upload("cache", &by_head.iter().map(|v| f16::from_f32(*v).to_bits()).collect::<Vec<_>>()).unwrap()
-            }
-        }
+        array(gpu, Texel::Words, capacity, &bytes)
     };
     let (key_cache, value_cache) = (cached(&keys), cached(&values));
-    let q = gpu.upload("q", &queries).unwrap();
-    let scores = gpu.storage("scores", (columns.len() * heads * capacity * 4) as u64).unwrap();
-    let out = gpu.upload("out", &vec![f32::NAN; columns.len() * d]).unwrap();
-    let got = run(gpu, step, &columns, 1, &out, |step| {
+    let q = array(gpu, Texel::Floats, d / 4, &queries);
+    let scores = gpu.array("scores", Texel::Float, capacity as u32, (columns.len() * heads) as u32).unwrap();
+    let out = array(gpu, Texel::Floats, d / 4, &vec![f32::NAN; columns.len() * d]);
+    let got = run(gpu, step, &columns, 1, (&out).into(), |step| {
         step.scores(&q, &key_cache, &scores);
         step.values(&scores, &value_cache, &out);
     });
@@ -279,6 +331,22 @@ fn check_attention(
         })
         .collect();
     assert_close(&got, &expected, &what("attention"));
+}
+
+/// What lies in a cache, as [head, row, head dim].
+fn by_head(raw: &[f32], shapes: &Shapes, cache: &Array) -> Vec<f32> {
+    if matches!(cache, Array::Buffer(_)) {
+        return raw.to_vec();
+    }
+    let mut ordered = Vec::with_capacity(raw.len());
+    for head in 0..shapes.heads {
+        for row in 0..shapes.capacity {
+            for word in head * shapes.head_words()..(head + 1) * shapes.head_words() {
+                ordered.extend_from_slice(&raw[(word * shapes.capacity + row) * 4..][..4]);
+            }
+        }
+    }
+    ordered
 }
 
 fn unpack(raw: &[f32], kv: Kv) -> Vec<f32> {

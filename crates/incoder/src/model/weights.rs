@@ -3,7 +3,7 @@
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::gpu::{Gpu, SETTLE_BYTES};
+use crate::gpu::{Array, Gpu, SETTLE_BYTES};
 use half::f16;
 
 /// Rows of a block of the weight layout: see linear.wgsl.
@@ -23,11 +23,11 @@ struct Dimensions {
     stride: u32,
 }
 
-/// Some rows of a matrix in a buffer of their own, as large as one binding may be.
+/// Some rows of a matrix in an array of their own, as large as one binding may be.
 #[derive(Debug)]
 pub(crate) struct Slice {
     /// fp16 in blocks of 32 rows.
-    pub weights: wgpu::Buffer,
+    pub weights: Array,
     /// The `Matrix` uniform of the kernels.
     pub dimensions: wgpu::Buffer,
     /// Blocks of 32 rows, the last one padded with zeros.
@@ -163,7 +163,7 @@ impl Uploader<'_> {
         let rows = stack.rows();
         let row_bytes = (stack.inputs * 2) as u64;
         let block_bytes = row_bytes * BLOCK_ROWS as u64;
-        let blocks_per_slice = self.gpu.max_binding_bytes() / block_bytes;
+        let blocks_per_slice = self.gpu.max_words_bytes() / block_bytes;
         if blocks_per_slice == 0 {
             let what = format!("{} (one block of {BLOCK_ROWS} rows, a binding, bytes)", stack.names[0]);
             return Err(Error::Limit { what, need: block_bytes, have: self.gpu.max_binding_bytes() });
@@ -182,16 +182,17 @@ impl Uploader<'_> {
         let blocks = rows.div_ceil(BLOCK_ROWS);
         let block_bytes = BLOCK_ROWS * stack.inputs * 2;
         let name = &stack.names[0];
-        let weights = self.gpu.storage(name, (blocks * block_bytes) as u64)?;
-        let blocks_at_once = (CHUNK_BYTES / block_bytes).max(1);
+        let weights = self.gpu.words(name, (blocks * block_bytes) as u64)?;
+        // Whole rows of a texture are written at once.
+        let step = lcm(block_bytes, self.gpu.words_row_bytes() as usize) / block_bytes;
+        let blocks_at_once = (CHUNK_BYTES / block_bytes).max(1).next_multiple_of(step);
         for block in (0..blocks).step_by(blocks_at_once) {
             let start = block * BLOCK_ROWS;
             let end = ((block + blocks_at_once) * BLOCK_ROWS).min(rows);
             self.read(stack, first_row + start, end - start).await?;
             let bytes = ((end - start).div_ceil(BLOCK_ROWS) * block_bytes) as u64;
-            self.gpu.write_with(&weights, (block * block_bytes) as u64, bytes, |view| {
-                pack(&self.halves, stack.inputs, |at, tile| view.slice(at..at + tile.len()).copy_from_slice(tile));
-            })?;
+            let at = (block * block_bytes) as u64;
+            self.gpu.write_words(&weights, at, bytes, |put| pack(&self.halves, stack.inputs, put))?;
             self.unsettled += bytes;
             if self.unsettled >= SETTLE_BYTES {
                 self.gpu.settle().await?;
@@ -232,12 +233,25 @@ impl Uploader<'_> {
     }
 }
 
+/// Where a row of a block lies among the 32.
+fn slot(row: usize) -> usize {
+    row % 8 * (BLOCK_ROWS / 8) + row / 8
+}
+
+fn lcm(a: usize, b: usize) -> usize {
+    let (mut x, mut y) = (a, b);
+    while y > 0 {
+        (x, y) = (y, x % y);
+    }
+    a / x * b
+}
+
 /// Groups of inputs that are packed together: a cache line of every row.
 const TILE_GROUPS: usize = 4;
 
-/// Row-major rows → the layout of linear.wgsl: blocks of 32 rows; in each, for every group of 8 inputs, the even rows and
-/// then the odd rows; rows that are missing from the last block are 0. `put` takes bytes and where they go.
-fn pack(rows: &[f16], inputs: usize, mut put: impl FnMut(usize, &[u8])) {
+/// Row-major rows → the layout of linear.wgsl: blocks of 32 rows; in each, for every group of 8 inputs, the rows in the order
+/// 0, 8, 16, 24, 1, 9 and so on; rows that are missing from the last block are 0. `put` takes bytes and where they go.
+fn pack(rows: &[f16], inputs: usize, put: &mut dyn FnMut(usize, &[u8])) {
     let groups = inputs / GROUP;
     let group_values = BLOCK_ROWS * GROUP;
     for (block, rows) in rows.chunks(BLOCK_ROWS * inputs).enumerate() {
@@ -245,7 +259,7 @@ fn pack(rows: &[f16], inputs: usize, mut put: impl FnMut(usize, &[u8])) {
             let count = TILE_GROUPS.min(groups - first);
             let mut tile = [f16::ZERO; TILE_GROUPS * BLOCK_ROWS * GROUP];
             for (row, values) in rows.chunks_exact(inputs).enumerate() {
-                let slot = row % 2 * (BLOCK_ROWS / 2) + row / 2;
+                let slot = slot(row);
                 let values = &values[first * GROUP..(first + count) * GROUP];
                 for (group, values) in values.chunks_exact(GROUP).enumerate() {
                     let at = group * group_values + slot * GROUP;

@@ -1,0 +1,158 @@
+//! The large arrays that kernels read: in storage buffers, or in textures.
+
+use super::Gpu;
+use crate::error::{Error, Result};
+
+/// Texels of a row of a texture that holds a list: `WEIGHTS_WIDTH` of arrays_in_textures.wgsl.
+const LIST_WIDTH: u32 = 1024;
+
+/// What an array consists of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Texel {
+    /// 16 bytes: eight fp16 or four fp32.
+    Words,
+    /// Four fp32.
+    Floats,
+    /// One fp32.
+    Float,
+}
+
+impl Texel {
+    pub fn bytes(self) -> u64 {
+        match self {
+            Self::Words | Self::Floats => 16,
+            Self::Float => 4,
+        }
+    }
+
+    pub fn format(self) -> wgpu::TextureFormat {
+        match self {
+            Self::Words => wgpu::TextureFormat::Rgba32Uint,
+            Self::Floats => wgpu::TextureFormat::Rgba32Float,
+            Self::Float => wgpu::TextureFormat::R32Float,
+        }
+    }
+
+    pub fn sample_type(self) -> wgpu::TextureSampleType {
+        match self {
+            Self::Words => wgpu::TextureSampleType::Uint,
+            Self::Floats | Self::Float => wgpu::TextureSampleType::Float { filterable: false },
+        }
+    }
+}
+
+/// An array on the GPU, where [`super::Tuning::textures`] says.
+#[derive(Debug)]
+pub(crate) enum Array {
+    Buffer(wgpu::Buffer),
+    Texture(wgpu::Texture, wgpu::TextureView),
+}
+
+impl Array {
+    pub fn resource(&self) -> wgpu::BindingResource<'_> {
+        match self {
+            Self::Buffer(buffer) => buffer.as_entire_binding(),
+            Self::Texture(_, view) => wgpu::BindingResource::TextureView(view),
+        }
+    }
+}
+
+impl Gpu {
+    /// An array of `rows` rows of `width` texels each.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] when it could not be bound; memory failures surface in [`Gpu::check`].
+    pub(crate) fn array(&self, what: &str, texel: Texel, width: u32, rows: u32) -> Result<Array> {
+        let bytes = u64::from(width) * u64::from(rows) * texel.bytes();
+        if !self.tuning().textures {
+            return Ok(Array::Buffer(self.storage(what, bytes)?));
+        }
+        if bytes > self.max_binding_bytes() {
+            let (need, have) = (bytes, self.max_binding_bytes());
+            return Err(Error::Limit { what: format!("{what} (a texture, bytes)"), need, have });
+        }
+        let most = self.device.limits().max_texture_dimension_2d;
+        if width.max(rows) > most {
+            let (need, have) = (u64::from(width.max(rows)), u64::from(most));
+            return Err(Error::Limit { what: format!("{what} (a side of a texture, texels)"), need, have });
+        }
+        let texture = self.device.create_texture(&wgpu::TextureDescriptor {
+            label: Some(what),
+            size: wgpu::Extent3d { width: width.max(1), height: rows.max(1), depth_or_array_layers: 1 },
+            mip_level_count: 1,
+            sample_count: 1,
+            dimension: wgpu::TextureDimension::D2,
+            format: texel.format(),
+            usage: wgpu::TextureUsages::TEXTURE_BINDING
+                | wgpu::TextureUsages::STORAGE_BINDING
+                | wgpu::TextureUsages::COPY_DST
+                | wgpu::TextureUsages::COPY_SRC,
+            view_formats: &[],
+        });
+        let view = texture.create_view(&wgpu::TextureViewDescriptor::default());
+        Ok(Array::Texture(texture, view))
+    }
+
+    /// A list of `bytes` bytes of 16-byte words, which [`Gpu::write_words`] fills.
+    ///
+    /// # Errors
+    /// As [`Gpu::array`].
+    pub(crate) fn words(&self, what: &str, bytes: u64) -> Result<Array> {
+        let count = bytes.div_ceil(Texel::Words.bytes()) as u32;
+        if self.tuning().textures {
+            self.array(what, Texel::Words, LIST_WIDTH, count.div_ceil(LIST_WIDTH))
+        } else {
+            self.array(what, Texel::Words, count, 1)
+        }
+    }
+
+    /// Most bytes of one list.
+    pub(crate) fn max_words_bytes(&self) -> u64 {
+        let (row, binding) = (self.words_row_bytes(), self.max_binding_bytes());
+        if self.tuning().textures {
+            (binding / row).min(u64::from(self.device.limits().max_texture_dimension_2d)) * row
+        } else {
+            binding
+        }
+    }
+
+    /// What the offsets of [`Gpu::write_words`] are multiples of, bytes.
+    pub(crate) fn words_row_bytes(&self) -> u64 {
+        if self.tuning().textures { u64::from(LIST_WIDTH) * Texel::Words.bytes() } else { Texel::Words.bytes() }
+    }
+
+    /// Writes `bytes` bytes of `words` from `offset` on: `fill` puts pieces, each with its place.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] when there is no staging memory.
+    pub(crate) fn write_words(
+        &self,
+        words: &Array,
+        offset: u64,
+        bytes: u64,
+        fill: impl FnOnce(&mut dyn FnMut(usize, &[u8])),
+    ) -> Result<()> {
+        match words {
+            Array::Buffer(buffer) => self.write_with(buffer, offset, bytes, |view| {
+                fill(&mut |at, piece| view.slice(at..at + piece.len()).copy_from_slice(piece));
+            }),
+            Array::Texture(texture, _) => {
+                let row_bytes = self.words_row_bytes();
+                let rows = bytes.div_ceil(row_bytes);
+                // The end of the last row belongs to nobody.
+                let mut texels = vec![0; (rows * row_bytes) as usize];
+                fill(&mut |at, piece| texels[at..at + piece.len()].copy_from_slice(piece));
+                let mut to = texture.as_image_copy();
+                to.origin.y = (offset / row_bytes) as u32;
+                let layout = wgpu::TexelCopyBufferLayout {
+                    offset: 0,
+                    bytes_per_row: Some(row_bytes as u32),
+                    rows_per_image: None,
+                };
+                let size = wgpu::Extent3d { width: LIST_WIDTH, height: rows as u32, depth_or_array_layers: 1 };
+                self.queue.write_texture(to, &texels, layout, size);
+                Ok(())
+            }
+        }
+    }
+}
