@@ -4,11 +4,13 @@ mod kernel;
 mod limits;
 mod measure;
 pub(crate) mod shaders;
+mod streaming;
 
 pub(crate) use kernel::{Binding, Kernel, Source, bind, layout};
 pub use limits::MemoryLimits;
 pub(crate) use measure::SETTLE_BYTES;
 pub use measure::StagingCopy;
+pub use streaming::{AdapterSpeed, ReadRate};
 
 use crate::error::{Error, Result};
 use std::sync::{Arc, Mutex};
