@@ -1,7 +1,7 @@
 //! What an adapter does at best: the rate at which it reads memory, and what asking it for anything costs.
 
 use super::{Gpu, shaders};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use serde::Serialize;
 use web_time::Instant;
 
@@ -19,6 +19,8 @@ const WIDTH: u32 = 4096;
 const WORKGROUPS: [u32; 4] = [8, 16, 64, 256];
 /// A shorter time says more of the submit than of the memory.
 const LEAST_SECONDS: f64 = 0.02;
+/// Sweeps of one submit at most, where a clock is so coarse that they seem to take no time.
+const MOST_ROUNDS: u32 = 1 << 10;
 /// Submits of the best kernel: 1 GiB read at least.
 const SUBMITS: u32 = 4;
 /// Dispatches in one pass when the cost of one is measured.
@@ -55,8 +57,9 @@ impl AdapterSpeed {
     /// software adapter.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`] when there is no such memory, [`Error::Limit`] when no buffer of a useful size can be
-    /// bound, [`Error::Kernel`] when a kernel does not compile, [`Error::DeviceLost`] when the device is lost.
+    /// [`crate::Error::OutOfMemory`] when there is no such memory, [`crate::Error::Limit`] when no buffer of a useful
+    /// size can be bound, [`crate::Error::Kernel`] when a kernel does not compile, [`crate::Error::DeviceLost`] when the
+    /// device is lost.
     pub async fn measure(gpu: &Gpu) -> Result<Self> {
         gpu.allocating("memory to be read", 2 * SWEEP_BYTES, async || {
             let streams = Streams::new(gpu).await?;
@@ -198,28 +201,29 @@ impl<'a> Streams<'a> {
 
     /// The best rate of `entry` over all of `inputs`.
     async fn read_rate(&self, entry: &'static str, inputs: &[Input]) -> Result<ReadRate> {
-        let mut best: Option<(f64, u32, Sweep, u32)> = None;
+        let (mut best_seconds, mut best) = (f64::INFINITY, None);
         for threads in WORKGROUPS {
             let sweep = self.sweep(entry, threads, inputs).await?;
             sweep.warm_up(self.gpu).await?;
             let mut rounds = 1;
             let mut seconds = sweep.seconds(self.gpu, rounds).await?;
-            while seconds < LEAST_SECONDS && rounds < 1 << 10 {
+            while seconds < LEAST_SECONDS && rounds < MOST_ROUNDS {
                 rounds *= 2;
                 seconds = sweep.seconds(self.gpu, rounds).await?;
             }
             let seconds = seconds / f64::from(rounds);
-            if best.as_ref().is_none_or(|best| seconds < best.0) {
-                best = Some((seconds, threads, sweep, rounds));
+            if seconds < best_seconds {
+                (best_seconds, best) = (seconds, Some((threads, sweep, rounds)));
             }
         }
-        let Some((mut seconds, workgroup_threads, sweep, rounds)) = best else {
-            return Err(Error::DeviceLost { reason: "no kernel ran".into() });
-        };
-        for _ in 0..SUBMITS {
-            seconds = seconds.min(sweep.seconds(self.gpu, rounds).await? / f64::from(rounds));
+        let mut workgroup_threads = 0;
+        if let Some((threads, sweep, rounds)) = best {
+            workgroup_threads = threads;
+            for _ in 0..SUBMITS {
+                best_seconds = best_seconds.min(sweep.seconds(self.gpu, rounds).await? / f64::from(rounds));
+            }
         }
-        Ok(ReadRate { gb_per_second: SWEEP_BYTES as f64 / seconds / 1e9, workgroup_threads })
+        Ok(ReadRate { gb_per_second: SWEEP_BYTES as f64 / best_seconds / 1e9, workgroup_threads })
     }
 
     async fn dispatch_us(&self) -> Result<f64> {
@@ -294,18 +298,12 @@ impl Sweep {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Error;
     use crate::gpu::GpuOptions;
 
+    /// That it measures is tested with the command that does: it takes seconds.
     #[test]
-    fn an_adapter_reads_and_answers() {
-        let gpu = pollster::block_on(Gpu::open(&GpuOptions::default())).expect("an adapter");
-        let speed = pollster::block_on(AdapterSpeed::measure(&gpu)).expect("measured");
-        println!("{speed:?}");
-        for rate in [speed.buffer, speed.texture] {
-            assert!(rate.gb_per_second > 0.01 && rate.gb_per_second <= speed.read_gb_per_second(), "{speed:?}");
-            assert!(WORKGROUPS.contains(&rate.workgroup_threads));
-        }
-        assert!(speed.dispatch_us > 0.0 && speed.round_trip_us > 0.0, "{speed:?}");
+    fn refuses_to_measure_with_too_small_buffers() {
         let small = GpuOptions { max_binding_bytes: Some(1 << 20), ..GpuOptions::default() };
         let gpu = pollster::block_on(Gpu::open(&small)).expect("an adapter");
         let refused = pollster::block_on(AdapterSpeed::measure(&gpu));
