@@ -55,6 +55,8 @@ pub enum Command {
     Convert(Convert),
     /// Say what a model takes, and on which GPU it fits, before anything is downloaded
     Plan(Plan),
+    /// Time a model or random weights on a GPU, and hold that against what the GPU can do
+    Bench(Bench),
     /// List the GPUs, their limits, and whether the 1B and 6B models fit
     Devices,
     /// Print the completion script of a shell
@@ -270,6 +272,69 @@ pub struct Plan {
     pub kv: Kv,
 }
 
+#[derive(Debug, Args)]
+pub struct Bench {
+    #[command(flatten)]
+    pub model: Model,
+    /// Random weights in these sizes instead of a model: no file is read, and nothing is written
+    #[arg(long, value_enum, value_name = "SIZE", conflicts_with = "name")]
+    pub shape: Option<Shape>,
+    /// Prompts of so many tokens, with commas between them; 0: none
+    #[arg(short = 'p', long, value_name = "N", default_value = "128", value_delimiter = ',', value_parser = prompts)]
+    pub n_prompt: Vec<usize>,
+    /// So many new tokens, with commas between them; 0: none
+    #[arg(short = 'n', long, value_name = "N", default_value = "32", value_delimiter = ',', value_parser = tokens)]
+    pub n_gen: Vec<usize>,
+    /// New tokens after so many others, with commas between them
+    #[arg(short = 'd', long, value_name = "N", default_value = "0", value_delimiter = ',', value_parser = depths)]
+    pub n_depth: Vec<usize>,
+    /// Also a prompt of P tokens and N new ones in one time (left out: those of -p and -n)
+    #[arg(long, value_name = "P,N", num_args = 0..=1, value_parser = pair)]
+    pub pg: Option<Option<(usize, usize)>>,
+    /// No infilling
+    #[arg(long)]
+    pub no_infill: bool,
+    /// So many times each, after one that does not count
+    #[arg(short, long, value_name = "N", default_value_t = 5, value_parser = positive())]
+    pub repetitions: usize,
+    /// How the figures are printed (left out: md; json with --json)
+    #[arg(short, long, value_enum, value_name = "FORMAT", conflicts_with = "json")]
+    pub output: Option<Table>,
+    /// Which GPU: its number or a part of its name from `incoder devices`; `cpu` for the slow reference (-d is the depth)
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<String>,
+    /// Number format of the KV cache
+    #[arg(long, value_enum, default_value_t = Kv::F16)]
+    pub kv: Kv,
+    /// Tokens that the context holds (left out: what the model was trained on)
+    #[arg(short, long, value_name = "N", value_parser = positive())]
+    pub ctx_size: Option<usize>,
+}
+
+/// Sizes of a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Shape {
+    /// InCoder-1B: 2.6 GB of weights
+    #[value(name = "1B", alias = "1b")]
+    OneB,
+    /// InCoder-6B: 13.3 GB of weights
+    #[value(name = "6B", alias = "6b")]
+    SixB,
+    /// 29.4 million parameters: 59 MB of weights
+    Small,
+}
+
+/// A form for figures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Table {
+    /// A table in Markdown
+    Md,
+    /// One JSON object
+    Json,
+    /// Comma-separated values, one line a row
+    Csv,
+}
+
 #[derive(Debug, Subcommand)]
 pub enum Models {
     /// Download models, or bring them up to date, and print their folders
@@ -385,6 +450,32 @@ fn positive() -> impl clap::builder::TypedValueParser<Value = usize> {
     clap::builder::RangedU64ValueParser::<u64>::new().range(1..=u64::from(u32::MAX)).map(|n: u64| n as usize)
 }
 
+/// A number of tokens, 0 included.
+fn tokens(text: &str) -> Result<usize, String> {
+    let number = text.trim().parse::<u32>().ok().and_then(|n| usize::try_from(n).ok());
+    number.ok_or_else(|| "not a number of tokens".into())
+}
+
+fn prompts(text: &str) -> Result<usize, String> {
+    tokens(text).map_err(|problem| match text {
+        // As llama-bench spells it: one dash, two letters.
+        "g" => format!("{problem}; a prompt and new tokens in one time are --pg"),
+        _ => problem,
+    })
+}
+
+fn depths(text: &str) -> Result<usize, String> {
+    tokens(text).map_err(|problem| format!("{problem}; -d is the depth here, a GPU is --device"))
+}
+
+fn pair(text: &str) -> Result<(usize, usize), String> {
+    let both = text.split_once(',').map(|(prompt, new)| (tokens(prompt), tokens(new)));
+    match both {
+        Some((Ok(prompt), Ok(new))) if prompt > 0 && new > 0 => Ok((prompt, new)),
+        _ => Err("not two numbers of tokens, such as 128,32".into()),
+    }
+}
+
 /// `1GB`, `500 MB`, `1000000`: decimal units, as disks and downloads have them.
 fn byte_count(text: &str) -> Result<u64, String> {
     let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
@@ -448,6 +539,19 @@ mod tests {
     }
 
     #[test]
+    fn bench_takes_lists_and_a_pair() {
+        let bench = |more: &[&str]| match Cli::parse_from(["incoder", "bench"].iter().chain(more)).command {
+            Some(Command::Bench(bench)) => bench,
+            other => panic!("{other:?}"),
+        };
+        let lists = bench(&["-p", "128,512", "-n", "0", "-d", "0,512,1900", "--pg", "-r", "3"]);
+        assert_eq!((lists.n_prompt, lists.n_gen, lists.n_depth), (vec![128, 512], vec![0], vec![0, 512, 1900]));
+        assert_eq!((lists.pg, lists.repetitions), (Some(None), 3));
+        assert_eq!(bench(&["--pg", "64,8", "--shape", "1b"]).pg, Some(Some((64, 8))));
+        assert_eq!(bench(&[]).pg, None);
+    }
+
+    #[test]
     fn refuses_values_out_of_range() {
         for args in [
             ["generate", "--temp", "-1"],
@@ -461,6 +565,13 @@ mod tests {
             ["generate", "--ids", "-5"],
             ["infill", "--at", "0:1"],
             ["plan", "--candidates", "0"],
+            ["bench", "-p", "many"],
+            ["bench", "-d", "-1"],
+            ["bench", "-r", "0"],
+            ["bench", "--pg", "128"],
+            ["bench", "--pg", "0,32"],
+            ["bench", "--shape", "2B"],
+            ["bench", "-o", "xml"],
         ] {
             assert!(Cli::try_parse_from(["incoder"].iter().chain(&args)).is_err(), "{args:?}");
         }

@@ -35,14 +35,18 @@ pub fn open(model: &cli::Model, device: &cli::Device, global: &Global) -> Result
     };
     let which = model.name.as_ref().map_or("the demo model".to_owned(), |name| name.display().to_string());
     tracing::info!("{which}, {:.1}M parameters, on {name}", config.parameters() as f64 / 1e6);
+    Ok(Engine { session: load(folder.as_ref(), &on, &options, global)?, tokenizer })
+}
+
+/// Loads a model, under a bar when it takes a while.
+pub fn load(folder: &dyn Folder, on: &Device, options: &LoadOptions, global: &Global) -> Result<Session> {
     let mut bar = Loading::new(global.quiet);
     let mut on_progress = |progress| {
         if let incoder::Progress::Upload { done, total } = progress {
             bar.update(done, total);
         }
     };
-    let session = pollster::block_on(Session::load(folder.as_ref(), &on, &options, &mut on_progress))?;
-    Ok(Engine { session, tokenizer })
+    Ok(pollster::block_on(Session::load(folder, on, options, &mut on_progress))?)
 }
 
 /// The tokenizer alone: for the commands that need no weights.
@@ -57,7 +61,7 @@ fn tokenizer(folder: &dyn Folder) -> Result<Tokenizer> {
 
 /// The device that was asked for, or the best GPU. With no GPU at all the demo model still runs, on the CPU; a real
 /// model would take minutes a token there, so that has to be asked for.
-fn choose(select: Option<&str>, is_demo: bool, quiet: bool) -> Result<Device> {
+pub fn choose(select: Option<&str>, is_demo: bool, quiet: bool) -> Result<Device> {
     if select.is_some_and(|name| name.eq_ignore_ascii_case("cpu")) {
         note(quiet, "computing on the CPU with the plain reference: right, and slow");
         return Ok(Device::Cpu);

@@ -8,6 +8,7 @@ mod headless;
 mod hub;
 mod input;
 mod model_folder;
+mod random_model;
 mod report;
 mod split;
 mod terminal;
@@ -59,6 +60,7 @@ fn run(cli: &Cli) -> Result<()> {
         Some(Command::Detokenize(args)) => commands::tokenize::detokenize(args, &global),
         Some(Command::Convert(args)) => commands::convert::run(args, &global),
         Some(Command::Plan(args)) => commands::plan::run(args, &global),
+        Some(Command::Bench(args)) => commands::bench::run(args, &global),
         Some(Command::Models(models)) => commands::models::run(models, &global),
         Some(Command::Devices) => commands::devices::run(&global),
         Some(Command::Completions { shell }) => completions(*shell),

@@ -240,6 +240,43 @@ impl Drop for Loading {
     }
 }
 
+/// The bar over steps that are counted: on a terminal only.
+pub struct Steps {
+    bar: ProgressBar,
+}
+
+impl Steps {
+    pub fn new(total: usize, quiet: bool) -> Self {
+        if quiet || !Term::stderr().is_term() {
+            return Self { bar: ProgressBar::hidden() };
+        }
+        let bar = ProgressBar::with_draw_target(Some(total as u64), ProgressDrawTarget::stderr());
+        let style = ProgressStyle::with_template("{msg} {bar:30} {pos}/{len}");
+        Self { bar: style.map(|style| bar.clone().with_style(style)).unwrap_or(bar) }
+    }
+
+    /// What the next steps are.
+    pub fn begin(&self, what: &str) {
+        self.bar.set_message(what.to_owned());
+        self.bar.tick();
+    }
+
+    pub fn done(&self) {
+        self.bar.inc(1);
+    }
+
+    /// Prints without running into the bar.
+    pub fn beside(&self, print: impl FnOnce()) {
+        self.bar.suspend(print);
+    }
+}
+
+impl Drop for Steps {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

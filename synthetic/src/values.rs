@@ -107,6 +107,54 @@ pub(crate) fn hash(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xCBF2_9CE4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3))
 }
 
+/// Makes a tensor's values, a piece at a time.
+struct Encoder {
+    values: Values,
+    key: u64,
+    dtype: Dtype,
+    wide: Vec<f32>,
+    halves: Vec<f16>,
+    bytes: Vec<u8>,
+}
+
+impl Encoder {
+    /// For pieces of at most `most` elements.
+    fn new(tensor: &Tensor, seed: u64, dtype: Dtype, most: usize) -> Self {
+        let key = mix(hash(tensor.name.as_bytes()) ^ mix(seed));
+        Self {
+            values: tensor.values,
+            key,
+            dtype,
+            wide: vec![0.0; most],
+            halves: vec![f16::ZERO; most],
+            bytes: Vec::new(),
+        }
+    }
+
+    /// `n` elements from `start` on, little-endian.
+    fn encode(&mut self, start: u64, n: usize) -> &[u8] {
+        let (wide, halves) = (&mut self.wide[..n], &mut self.halves[..n]);
+        self.values.fill(self.key, start, wide);
+        halves.convert_from_f32_slice(wide);
+        if self.dtype != Dtype::F16 {
+            halves.convert_to_f32_slice(wide);
+        }
+        self.bytes.resize(n * self.dtype.bytes(), 0);
+        match self.dtype {
+            Dtype::F32 => store(wide, &mut self.bytes, f32::to_le_bytes),
+            Dtype::F16 => store(halves, &mut self.bytes, f16::to_le_bytes),
+            Dtype::Bf16 => store(wide, &mut self.bytes, |value| bf16::from_f32(value).to_le_bytes()),
+        }
+        &self.bytes
+    }
+}
+
+fn store<T: Copy, const N: usize>(values: &[T], out: &mut [u8], encode: impl Fn(T) -> [u8; N]) {
+    for (value, out) in values.iter().zip(out.chunks_exact_mut(N)) {
+        out.copy_from_slice(&encode(*value));
+    }
+}
+
 /// Writes the tensor's values, little-endian; `wrote` gets the bytes of every piece.
 pub(crate) fn write_tensor(
     tensor: &Tensor,
@@ -115,28 +163,34 @@ pub(crate) fn write_tensor(
     out: &mut dyn Write,
     wrote: &mut dyn FnMut(u64),
 ) -> io::Result<()> {
-    let key = mix(hash(tensor.name.as_bytes()) ^ mix(seed));
-    let (mut wide, mut halves, mut bytes) = (vec![0.0; CHUNK], vec![f16::ZERO; CHUNK], Vec::new());
+    let mut encoder = Encoder::new(tensor, seed, dtype, CHUNK);
     let mut start = 0;
     while start < tensor.elements() {
         let n = (tensor.elements() - start).min(CHUNK as u64) as usize;
-        tensor.values.fill(key, start, &mut wide[..n]);
-        halves[..n].convert_from_f32_slice(&wide[..n]);
-        bytes.clear();
-        if dtype == Dtype::F16 {
-            bytes.extend(halves[..n].iter().flat_map(|half| half.to_le_bytes()));
-        } else {
-            halves[..n].convert_to_f32_slice(&mut wide[..n]);
-            match dtype {
-                Dtype::Bf16 => bytes.extend(wide[..n].iter().flat_map(|&value| bf16::from_f32(value).to_le_bytes())),
-                _ => bytes.extend(wide[..n].iter().flat_map(|value| value.to_le_bytes())),
-            }
-        }
-        out.write_all(&bytes)?;
+        let bytes = encoder.encode(start, n);
+        out.write_all(bytes)?;
         wrote(bytes.len() as u64);
         start += n as u64;
     }
     Ok(())
+}
+
+/// Fills `out` with what [`write_tensor`] writes, from byte `offset` on; what is asked for lies in the tensor.
+pub(crate) fn read_tensor(tensor: &Tensor, seed: u64, dtype: Dtype, offset: u64, out: &mut [u8]) {
+    let size = dtype.bytes();
+    // An element may be cut at either end.
+    let most = CHUNK.min(out.len() / size + 2);
+    let mut encoder = Encoder::new(tensor, seed, dtype, most);
+    let mut done = 0;
+    while done < out.len() {
+        let at = offset + done as u64;
+        let (start, cut) = (at / size as u64, (at % size as u64) as usize);
+        let n = (tensor.elements() - start).min(most as u64) as usize;
+        let bytes = &encoder.encode(start, n)[cut..];
+        let take = bytes.len().min(out.len() - done);
+        out[done..done + take].copy_from_slice(&bytes[..take]);
+        done += take;
+    }
 }
 
 #[cfg(test)]

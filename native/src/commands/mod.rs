@@ -1,5 +1,6 @@
 //! One file a command.
 
+pub mod bench;
 pub mod convert;
 pub mod devices;
 pub mod generate;

@@ -5,12 +5,14 @@ mod kernel;
 mod limits;
 mod measure;
 pub(crate) mod shaders;
+mod streaming;
 
 pub(crate) use array::{Array, Texel};
 pub(crate) use kernel::{Binding, Kernel, Resource, Source, bind, layout};
 pub use limits::MemoryLimits;
 pub(crate) use measure::SETTLE_BYTES;
 pub use measure::StagingCopy;
+pub use streaming::{AdapterSpeed, ReadRate};
 
 use crate::error::{Error, Result};
 use std::sync::{Arc, Mutex};

@@ -19,3 +19,4 @@ pub(crate) const LAYER_NORM_SUBGROUPS: Source = shader!("layer_norm_subgroups", 
 pub(crate) const LINEAR: Source = shader!("linear", subgroups: false);
 pub(crate) const ATTENTION_SCORES: Source = shader!("attention_scores", subgroups: false);
 pub(crate) const ATTENTION_VALUES: Source = shader!("attention_values", subgroups: false);
+pub(crate) const STREAMING: Source = shader!("streaming", subgroups: false);

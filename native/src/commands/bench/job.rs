@@ -1,0 +1,233 @@
+//! What is timed: each job is something that a user waits for. On token ids, so that no tokenizer is needed.
+
+use super::table::{Row, Spread};
+use super::work::Work;
+use crate::failure::Result;
+use incoder::{Cancel, Draw, Sampler, Sampling, Session};
+use std::fmt;
+use std::time::Instant;
+
+/// Tokens on both sides of the hole, and in it.
+const LEFT: usize = 256;
+const RIGHT: usize = 128;
+const HOLE: usize = 32;
+/// A sentinel for the hole, one after the right side, and the one that begins the new text.
+const SENTINELS: usize = 3;
+/// New tokens of a warm-up: kernels are compiled by then.
+const WARM_UP_TOKENS: usize = 2;
+
+/// What is measured together.
+#[derive(Debug, Clone, Copy)]
+pub enum Job {
+    /// A prompt, and the first new token after it.
+    Prompt { prompt: usize },
+    /// New tokens, one at a time, after `depth` others.
+    Decode { depth: usize, new: usize },
+    /// A prompt and then new tokens.
+    PromptAndDecode { prompt: usize, new: usize },
+    /// A hole filled.
+    Infill,
+    /// The first token for the same hole, after one more token was typed before it.
+    InfillTyped,
+}
+
+/// A loaded model, and what jobs need beside it.
+pub struct Bench {
+    session: Session,
+    sampler: Sampler,
+    pub work: Work,
+    cancel: Cancel,
+}
+
+/// Milliseconds until the first part was done, and in all.
+#[derive(Debug, Clone, Copy)]
+pub struct Time {
+    first_ms: f64,
+    ms: f64,
+}
+
+impl Bench {
+    pub fn new(session: Session, work: Work, cancel: &Cancel) -> Result<Self> {
+        let sampler = Sampler::new(Sampling::default(), Vec::new())?;
+        Ok(Self { session, sampler, work, cancel: cancel.clone() })
+    }
+
+    /// `n` ids without a pattern.
+    fn ids(&self, n: usize) -> Vec<u32> {
+        let vocab = self.session.config().vocab_size as u64;
+        // Knuth's multiplicative hash.
+        (1..=n as u64).map(|i| (i.wrapping_mul(2_654_435_761) >> 7) % vocab).map(|id| id as u32).collect()
+    }
+
+    /// A prompt of which the cache holds nothing.
+    fn fresh(&self, n: usize) -> Vec<u32> {
+        let (mut ids, vocab) = (self.ids(n), self.session.config().vocab_size as u32);
+        if let (Some(first), Some(cached)) = (ids.first_mut(), self.session.tokens().first()) {
+            *first = (cached + 1) % vocab;
+        }
+        ids
+    }
+
+    async fn set_context(&mut self, ids: &[u32]) -> Result<()> {
+        self.session.set_context(ids, &self.cancel).await?;
+        Ok(())
+    }
+
+    /// The next token, chosen as when generating.
+    fn sample(&mut self, step: usize) -> Result<u32> {
+        let draw = Draw { stream: 0, step: step as u32 };
+        Ok(self.sampler.sample(self.session.logits(), None, [], draw)?)
+    }
+
+    /// New tokens that are given, not chosen: the GPU's part of decoding.
+    async fn decode(&mut self, new: usize) -> Result<()> {
+        self.session.fork(1, new)?;
+        for id in self.ids(new) {
+            self.session.step(&[(0, id)]).await?;
+        }
+        Ok(())
+    }
+
+    /// A text of `new` tokens, each chosen after the one before it; the time until the first.
+    async fn generate(&mut self, new: usize, start: Instant) -> Result<f64> {
+        self.session.fork(1, new)?;
+        let mut id = self.sample(0)?;
+        let first = ms_since(start);
+        for step in 1..new {
+            self.session.step(&[(0, id)]).await?;
+            id = self.sample(step)?;
+        }
+        Ok(first)
+    }
+}
+
+impl Job {
+    /// Tokens of context that it takes.
+    pub fn need(self) -> usize {
+        match self {
+            Self::Prompt { prompt } => prompt,
+            Self::Decode { depth, new } => depth.max(1).saturating_add(new),
+            Self::PromptAndDecode { prompt, new } => prompt.saturating_add(new),
+            Self::Infill => LEFT + RIGHT + SENTINELS + HOLE,
+            Self::InfillTyped => LEFT + 1 + RIGHT + SENTINELS,
+        }
+    }
+
+    /// Does it once. Repetition 0 is the warm-up, for which a few new tokens are enough.
+    pub async fn time(self, bench: &mut Bench, repetition: usize) -> Result<Time> {
+        let most = if repetition == 0 { WARM_UP_TOKENS } else { usize::MAX };
+        let rest = bench.ids(RIGHT + SENTINELS);
+        match self {
+            Self::Prompt { prompt } => {
+                let ids = bench.fresh(prompt);
+                let start = Instant::now();
+                bench.set_context(&ids).await?;
+                let first_ms = ms_since(start);
+                bench.sample(0)?;
+                Ok(Time { first_ms, ms: ms_since(start) })
+            }
+            Self::Decode { depth, new } => {
+                // A text has a first token, before which there is nothing to decode from.
+                bench.set_context(&bench.ids(depth.max(1))).await?;
+                let start = Instant::now();
+                bench.decode(new.min(most)).await?;
+                Ok(Time::whole(start))
+            }
+            Self::PromptAndDecode { prompt, new } => {
+                let ids = bench.fresh(prompt);
+                let start = Instant::now();
+                bench.set_context(&ids).await?;
+                let first_ms = ms_since(start);
+                bench.decode(new.min(most)).await?;
+                Ok(Time { first_ms, ms: ms_since(start) })
+            }
+            Self::Infill => {
+                let ids = [bench.fresh(LEFT), rest].concat();
+                let start = Instant::now();
+                bench.set_context(&ids).await?;
+                let first_ms = bench.generate(HOLE.min(most), start).await?;
+                Ok(Time { first_ms, ms: ms_since(start) })
+            }
+            Self::InfillTyped => {
+                // Another token each time: what stands before it is in the cache, and nothing behind it is.
+                let typed = (repetition % bench.session.config().vocab_size) as u32;
+                let ids = [bench.ids(LEFT), vec![typed], rest].concat();
+                let start = Instant::now();
+                bench.set_context(&ids).await?;
+                bench.sample(0)?;
+                Ok(Time::whole(start))
+            }
+        }
+    }
+
+    /// The rows of its times; `limit` in GB/s.
+    pub fn rows(self, times: &[Time], work: &Work, limit: Option<f64>) -> Vec<Row> {
+        let (first, all) = (Spread::of(times.iter().map(|t| t.first_ms)), Spread::of(times.iter().map(|t| t.ms)));
+        match self {
+            Self::Prompt { prompt } => {
+                let prefill = Row {
+                    gflop_per_second: Some(work.prefill_flop(prompt) / 1e6 / first.median),
+                    ..Row::new("prefill", self.to_string(), first).tokens(prompt, prompt)
+                };
+                let token = Row {
+                    prompt_tokens: prompt,
+                    new_tokens: 1,
+                    ttft_ms: Some(all),
+                    ..Row::new("first_token", format!("first token after {prompt}"), all)
+                };
+                vec![prefill, token]
+            }
+            Self::Decode { depth, new } => {
+                // Where there is no limit there is no GPU, and weights and cache are not those counted here.
+                let gb = work.decode_bytes(depth.max(1), new) / 1e6 / all.median;
+                vec![Row {
+                    depth_tokens: depth,
+                    ms_per_token: Some(all.median / new as f64),
+                    gb_per_second: limit.map(|_| gb),
+                    limit_percent: limit.map(|limit| 100.0 * gb / limit),
+                    ..Row::new("decode", self.to_string(), all).tokens(0, new)
+                }]
+            }
+            Self::PromptAndDecode { prompt, new } => {
+                vec![Row::new("prefill_decode", self.to_string(), all).tokens(prompt, prompt + new)]
+            }
+            Self::Infill => vec![Row {
+                prompt_tokens: LEFT + RIGHT + SENTINELS,
+                new_tokens: HOLE,
+                ttft_ms: Some(first),
+                ..Row::new("infill", self.to_string(), all)
+            }],
+            Self::InfillTyped => vec![Row {
+                prompt_tokens: 1 + RIGHT + SENTINELS,
+                depth_tokens: LEFT,
+                new_tokens: 1,
+                ttft_ms: Some(all),
+                ..Row::new("infill_typed", self.to_string(), all)
+            }],
+        }
+    }
+}
+
+impl fmt::Display for Job {
+    /// The row's name.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Prompt { prompt } => write!(f, "prefill {prompt}"),
+            Self::Decode { depth, new } => write!(f, "decode {new} at {depth}"),
+            Self::PromptAndDecode { prompt, new } => write!(f, "prefill {prompt}, decode {new}"),
+            Self::Infill => write!(f, "infill {LEFT} _ {RIGHT}, {HOLE} new"),
+            Self::InfillTyped => write!(f, "infill, a token typed"),
+        }
+    }
+}
+
+impl Time {
+    fn whole(start: Instant) -> Self {
+        let ms = ms_since(start);
+        Self { first_ms: ms, ms }
+    }
+}
+
+fn ms_since(start: Instant) -> f64 {
+    start.elapsed().as_secs_f64() * 1e3
+}
