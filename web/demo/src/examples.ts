@@ -14,6 +14,35 @@ export interface Example {
 
 export const examples: Example[] = [
   {
+    name: 'From what is around',
+    language: 'python',
+    hint: 'Two lines end too early. What they need stands above and below: even the small demo model finds it.',
+    length: 12,
+    text: `class Registry:
+    """Named options, each with its value."""
+
+    def __init__(self):
+        self.options = {}
+
+    def add(self, name, item):
+        self.options[name] = item
+
+    def get(self, name):
+        if name not in self.options:
+            raise KeyError(name)
+        return <infill>
+
+    def remove(self, name):
+        del <infill>
+
+    def names(self):
+        return sorted(self.options)
+
+    def __len__(self):
+        return len(self.options)
+`,
+  },
+  {
     name: 'Type prediction',
     language: 'python',
     hint: 'Two types are missing. The body, which comes after them, tells what they are.',
