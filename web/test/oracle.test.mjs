@@ -41,19 +41,25 @@ const combinations = (choices) =>
 const CONSTANTS = {
   embed: [{ SCALE: Math.sqrt(2048) }],
   layer_norm: combinations({ THREADS: [128], WIDTH: [512], LAST: [0, 1] }),
-  project: combinations({ COLUMNS: [1, 2, 4, 8], D_MODEL: [2048], HEAD_DIM: [64], CAPACITY: [2048], KV_F16: [1] })
+  project: combinations({ COLUMNS: [1, 2, 4, 8], D_MODEL: [2048], HEAD_DIM: [64], CAPACITY: [2048], HEAD_WORDS: [8], KV_F16: [1] })
     // Wide tiles have fewer slices.
-    .map((one) => ({ ...one, SLICES: Math.min(16, 32 / one.COLUMNS) })),
-  attention_scores: combinations({ THREADS: [64], HEADS: [32], HEAD_DIM: [64], CAPACITY: [2048], KV_F16: [0, 1] }),
-  attention_values: combinations({ PAIRS: [32], SLICES: [4], HEADS: [32], CAPACITY: [2048], KV_F16: [0, 1] }),
+    .map((one) => ({ ...one, SLICES: Math.min(32, 64 / one.COLUMNS) })),
+  attention_scores: combinations({ THREADS: [64], HEADS: [32], HEAD_DIM: [64], CAPACITY: [2048], HEAD_WORDS: [8], KV_F16: [0, 1] }),
+  attention_values: combinations({ OCTETS: [8], SLICES: [16], HEADS: [32], CAPACITY: [2048], HEAD_WORDS: [8], KV_F16: [0, 1] }),
+  read: combinations({ THREADS: [64] }),
+  fill: [{}],
 };
 
-const SHADERS = readdirSync(join(ROOT, 'crates/incoder/shaders')).map((name) => {
-  const text = file(`crates/incoder/shaders/${name}`).toString();
-  const subgroups = /\bsubgroup[A-Z]\w*\(/.test(text);
+const shader = (name) => file(`crates/incoder/shaders/${name}`).toString();
+/** What goes before a kernel, and the kernels, each with either. */
+const ARRAYS = ['arrays_in_buffers.wgsl', 'arrays_in_textures.wgsl'];
+const KERNELS = readdirSync(join(ROOT, 'crates/incoder/shaders')).filter((name) => !ARRAYS.includes(name));
+const SHADERS = ARRAYS.flatMap((arrays) => KERNELS.map((kernel) => {
+  const text = shader(kernel);
+  const enable = /\bsubgroup[A-Z]\w*\(/.test(text) ? 'enable subgroups;' : '';
   const entries = [...text.matchAll(/@compute[^]*?\bfn (\w+)/g)].map(([, entry]) => entry);
-  return { name, text: subgroups ? `enable subgroups;\n${text}` : text, subgroups, entries };
-});
+  return { name: `${arrays} ${kernel}`, text: `${enable}\n${shader(arrays)}\n${text}`, entries };
+}));
 
 /** Compiles every file, and every entry point once for each set of its constants; returns what the browser says. */
 async function compile({ shaders, constants, feature }) {
@@ -78,13 +84,15 @@ async function compile({ shaders, constants, feature }) {
 }
 
 test('every shader compiles, with subgroups and without', async () => {
-  assert.equal(SHADERS.length, 6);
-  assert.deepEqual(SHADERS.flatMap(({ entries }) => entries).length, 9);
+  assert.equal(KERNELS.length, 7);
+  assert.ok(SHADERS.every(({ entries }) => entries.length > 0));
   const nothing = Object.fromEntries(SHADERS.map(({ name }) => [name, []]));
   assert.deepEqual(await inPage(compile, { shaders: SHADERS, constants: CONSTANTS, feature: true }), nothing);
-  const { 'layer_norm_subgroups.wgsl': refused, ...others } = await inPage(compile, { shaders: SHADERS, constants: {}, feature: false });
-  assert.match(refused.join(), /error: .*subgroups/);
-  assert.ok(Object.values(others).every((messages) => messages.length === 0), JSON.stringify(others));
+  const without = await inPage(compile, { shaders: SHADERS, constants: {}, feature: false });
+  for (const [name, messages] of Object.entries(without)) {
+    if (name.endsWith('layer_norm_subgroups.wgsl')) assert.match(messages.join(), /error: .*subgroups/);
+    else assert.deepEqual(messages, [], name);
+  }
 });
 
 // Recorded results
