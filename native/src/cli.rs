@@ -294,6 +294,13 @@ pub struct Bench {
     /// No infilling
     #[arg(long)]
     pub no_infill: bool,
+    /// GPU time by kernel instead, from timestamps: of a step that decodes, after each of -d, and of one that prefills
+    #[arg(long, conflicts_with_all = ["pg", "n_gen"])]
+    pub profile: bool,
+    /// One layer in every size (left out: --shape's), checked against the reference, then every kernel for 1, 2, 4, 8 and
+    /// more tokens a step
+    #[arg(long, conflicts_with_all = ["profile", "pg", "n_gen", "n_prompt", "name"])]
+    pub kernels: bool,
     /// So many times each, after one that does not count
     #[arg(short, long, value_name = "N", default_value_t = 5, value_parser = positive())]
     pub repetitions: usize,
@@ -443,6 +450,9 @@ pub struct Decoding {
     /// Do not complete the token that the cursor is in
     #[arg(long)]
     pub no_heal: bool,
+    /// Do not try what followed the same tokens before (the text is the same, and often slower to come)
+    #[arg(long)]
+    pub no_lookup: bool,
 }
 
 fn positive() -> impl clap::builder::TypedValueParser<Value = usize> {

@@ -35,7 +35,15 @@ pub struct RandomModel {
 
 impl RandomModel {
     pub fn new(shape: Shape) -> Self {
-        let model = shape.model();
+        Self::of(shape.model())
+    }
+
+    /// The first layer alone, between the embedding and the head.
+    pub fn one_layer(shape: Shape) -> Self {
+        Self::of(Model { num_layers: 1, ..shape.model() })
+    }
+
+    fn of(model: Model) -> Self {
         let config = model.config_json(Dtype::F16).into_bytes();
         let texts = MemoryFolder::default().with("config.json", config);
         Self { texts, weights: VirtualFile::new(&model, Dtype::F16, SEED) }

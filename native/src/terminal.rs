@@ -119,6 +119,11 @@ impl Output {
         self.terminal
     }
 
+    /// Whether nobody reads any more, or nobody waits.
+    pub fn is_cancelled(&self) -> bool {
+        self.cancel.is_cancelled()
+    }
+
     /// Text of the user's own.
     pub fn given(&mut self, text: &str) {
         self.write(text, None);

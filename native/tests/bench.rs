@@ -7,7 +7,7 @@ use serde_json::Value;
 
 const USAGE: i32 = 2;
 
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 11] = [
     "model",
     "parameters",
     "weight_bytes",
@@ -16,11 +16,13 @@ const KEYS: [&str; 10] = [
     "repetitions",
     "device",
     "limit",
+    "reference_error",
     "rows",
     "left_out",
 ];
-const ROW_KEYS: [&str; 11] = [
+const ROW_KEYS: [&str; 13] = [
     "test",
+    "label",
     "prompt_tokens",
     "depth_tokens",
     "new_tokens",
@@ -31,6 +33,7 @@ const ROW_KEYS: [&str; 11] = [
     "gb_per_second",
     "limit_percent",
     "gflop_per_second",
+    "share_percent",
 ];
 
 /// tiny-a on the CPU: what is tested is the program, not the speed.
@@ -94,14 +97,14 @@ fn tables_are_markdown_and_csv() {
     assert!(rows[0].starts_with("| test ") && rows[0].contains("| tokens/s |") && rows[1].contains("-:"), "{markdown}");
     let names: Vec<&str> = rows[2..].iter().map(|row| row.split('|').nth(1).unwrap().trim()).collect();
     assert_eq!(names, ["prefill 8", "first token after 8", "decode 2 at 0"]);
-    assert!(rows.iter().all(|row| row.matches('|').count() == 10), "{markdown}");
+    assert!(rows.iter().all(|row| row.matches('|').count() == 11), "{markdown}");
 
     let csv = bench(&model, &["--no-infill", "-o", "csv"]).ok();
     let lines: Vec<&str> = csv.lines().collect();
     assert_eq!(lines.len(), 4, "{csv}");
     assert!(lines[0].starts_with("model,device,test,prompt_tokens,depth_tokens,new_tokens,repetitions,ms,"), "{csv}");
     let decode = lines[3].split_once("\"CPU, the plain reference\",").expect("a quoted name").1;
-    assert!(decode.starts_with("decode,0,0,2,2,") && decode.ends_with(",,,,,,,"), "{csv}");
+    assert!(decode.starts_with("decode,0,0,2,2,") && decode.ends_with(",,,,,,,,decode 2 at 0,"), "{csv}");
     assert_eq!(decode.matches(',').count() + 2, lines[0].matches(',').count(), "{csv}");
 }
 
@@ -145,9 +148,12 @@ fn random_weights_on_the_gpu() {
     let got = run(&args).json();
     assert_eq!((&got["model"], &got["parameters"]), (&"small, random weights".into(), &29_414_400.into()));
     let limit = &got["limit"];
-    assert_names(limit, &["read_gb_per_second", "buffer", "texture", "dispatch_us", "round_trip_us"]);
+    assert_names(
+        limit,
+        &["read_gb_per_second", "buffer", "texture", "storage_texture", "dispatch_us", "round_trip_us"],
+    );
     let best = limit["read_gb_per_second"].as_f64().unwrap();
-    for way in ["buffer", "texture"] {
+    for way in ["buffer", "texture", "storage_texture"] {
         assert_names(&limit[way], &["gb_per_second", "workgroup_threads"]);
         let rate = limit[way]["gb_per_second"].as_f64().unwrap();
         assert!(rate > 0.01 && rate <= best, "{limit}");
@@ -160,4 +166,45 @@ fn random_weights_on_the_gpu() {
     let read = got["weight_bytes"].as_f64().unwrap() + 2.0 * 2.0 * 8.0 * 512.0 * 2.0;
     assert!((gb * 1e6 * decode["ms_per_token"].as_f64().unwrap() / read - 1.0).abs() < 1e-9, "{decode}");
     assert!((decode["limit_percent"].as_f64().unwrap() / (100.0 * gb / best) - 1.0).abs() < 1e-9, "{decode}");
+}
+
+/// Timestamps of every kernel: the parts of a step are not longer than the step.
+#[test]
+fn a_profile_names_every_kernel() {
+    let args = ["bench", "--shape", "small", "--profile", "-p", "4", "-r", "1", "-c", "32", "--json"];
+    let got = run(&args).json();
+    let rows = got["rows"].as_array().unwrap();
+    let labels: Vec<&str> = rows.iter().map(|row| row["label"].as_str().unwrap()).collect();
+    let kernels = [
+        "embed (1)",
+        "layer_norm (17)",
+        "project_qkv 1536×512 (8)",
+        "attention_scores (8)",
+        "attention_values (8)",
+        "project_residual 512×512 (8)",
+        "project_gelu 2048×512 (8)",
+        "project_residual 512×2048 (8)",
+        "project_logits 8192×512 (1)",
+    ];
+    assert_eq!(labels, [&["step of 1 at 0"][..], &kernels, &["step of 4 at 0"], &kernels].concat());
+    for step in rows.chunks(1 + kernels.len()) {
+        let median = |row: &Value| row["ms"]["median"].as_f64().unwrap();
+        let parts: f64 = step[1..].iter().map(median).sum();
+        assert!((parts / median(&step[0]) - 1.0).abs() < 1e-6 && step.iter().all(|row| median(row) > 0.0), "{got}");
+        assert!(step[3]["gb_per_second"].as_f64().unwrap() > 0.0 && step[3]["limit_percent"].as_f64().unwrap() > 0.0);
+        assert!(step[3]["gflop_per_second"].as_f64().unwrap() > 0.0 && step[1]["gb_per_second"].is_null());
+    }
+    let line = run(&["bench", "--shape", "small", "--profile", "--device", "cpu", "--quiet"]).refused(USAGE);
+    assert!(line.contains("time a GPU's kernels"), "{line}");
+}
+
+#[test]
+fn kernels_are_held_against_the_reference_and_timed() {
+    let got = run(&["bench", "--kernels", "--shape", "small", "-r", "1", "--json"]).json();
+    assert_eq!(got["model"], "one layer of small, random weights");
+    let error = got["reference_error"].as_f64().unwrap();
+    assert!(error > 0.0 && error < 1e-3, "{got}");
+    let steps = got["rows"].as_array().unwrap().iter().filter(|row| row["test"] == "step");
+    let steps: Vec<&str> = steps.map(|row| row["label"].as_str().unwrap()).collect();
+    assert_eq!(steps, [1, 2, 4, 8, 32].map(|tokens| format!("step of {tokens} at 512")));
 }

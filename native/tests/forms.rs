@@ -15,7 +15,8 @@ fn assert_names(value: &Value, names: &[&str]) {
     assert_eq!(found, names);
 }
 
-const TIMINGS: [&str; 4] = ["prompt_ms", "ttft_ms", "decode_ms", "tokens_per_second"];
+const TIMINGS: [&str; 6] =
+    ["prompt_ms", "ttft_ms", "decode_ms", "tokens_per_second", "drafted_tokens", "accepted_tokens"];
 
 #[test]
 fn generate_gives_the_reference_tokens() {

@@ -103,9 +103,9 @@ test('the demo model is the one that the package knows', () => {
   for (const [name, value] of Object.entries(known)) assert.equal(config[name], value, name);
 });
 
-/** Bytes of the weights (fp16 matrices in blocks of 32 rows, fp32 vectors) and of an fp16 KV cache for `context` tokens. */
+/** Bytes of the weights (fp16 matrices in blocks of 64 rows, fp32 vectors) and of an fp16 KV cache for `context` tokens. */
 function bytesOf({ num_layers: layers, d_model: d, ffn_dim: f, vocab_size: vocab }, context) {
-  const blocks = (rows) => Math.ceil(rows / 32) * 32;
+  const blocks = (rows) => Math.ceil(rows / 64) * 64;
   const matrices = blocks(vocab) * d + layers * d * (blocks(3 * d) + blocks(d) + blocks(f)) + layers * f * blocks(d);
   return [2 * matrices + 4 * (layers * (9 * d + f) + 2 * d), 4 * layers * context * d];
 }

@@ -1,4 +1,5 @@
-// Weights, activations and the KV cache in storage buffers. This file or arrays_in_textures.wgsl, its twin, goes before a kernel.
+// Weights, activations and the KV cache in storage buffers. One of the files arrays_in_*.wgsl goes before a
+// kernel; all of them declare the same.
 
 // Rows of the KV cache.
 override CAPACITY: u32 = 1u;
@@ -11,8 +12,8 @@ override HEAD_WORDS: u32 = 1u;
 @group(0) @binding(3) var<storage, read> cache_array: array<vec4<u32>>;
 @group(0) @binding(4) var<storage, read_write> keys_array: array<vec4<u32>>;
 @group(0) @binding(5) var<storage, read_write> values_array: array<vec4<u32>>;
-@group(0) @binding(6) var<storage, read> scores_read: array<f32>;
-@group(0) @binding(7) var<storage, read_write> scores_written: array<f32>;
+@group(0) @binding(6) var<storage, read> scores_read: array<vec4<f32>>;
+@group(0) @binding(7) var<storage, read_write> scores_written: array<vec4<f32>>;
 
 // The 16-byte word `i` of a matrix.
 fn weight(i: u32) -> vec4<u32> {
@@ -41,11 +42,11 @@ fn cache_value(row: u32, word: u32, value: vec4<u32>) {
     values_array[(word / HEAD_WORDS * CAPACITY + row) * HEAD_WORDS + word % HEAD_WORDS] = value;
 }
 
-// The score of the attended row `t`, of one head and column.
-fn score(line: u32, t: u32) -> f32 {
-    return scores_read[line * CAPACITY + t];
+// The scores of the attended rows 4 `i` to 4 `i` + 3, of one head and column.
+fn scores(line: u32, i: u32) -> vec4<f32> {
+    return scores_read[line * ((CAPACITY + 3u) / 4u) + i];
 }
 
-fn put_score(line: u32, t: u32, value: f32) {
-    scores_written[line * CAPACITY + t] = value;
+fn put_scores(line: u32, i: u32, value: vec4<f32>) {
+    scores_written[line * ((CAPACITY + 3u) / 4u) + i] = value;
 }

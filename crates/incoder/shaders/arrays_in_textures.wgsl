@@ -1,4 +1,5 @@
-// Weights, activations and the KV cache in textures. This file or arrays_in_buffers.wgsl, its twin, goes before a kernel.
+// Weights, activations and the KV cache in textures. One of the files arrays_in_*.wgsl goes before a
+// kernel; all of them declare the same.
 //
 // Software adapters read a texel of 16 bytes in a few instructions, and a buffer lane by lane with a check for each word.
 
@@ -17,7 +18,7 @@ const WEIGHTS_WIDTH = 1024u;
 @group(0) @binding(4) var keys_array: texture_storage_2d<rgba32uint, write>;
 @group(0) @binding(5) var values_array: texture_storage_2d<rgba32uint, write>;
 @group(0) @binding(6) var scores_read: texture_2d<f32>;
-@group(0) @binding(7) var scores_written: texture_storage_2d<r32float, write>;
+@group(0) @binding(7) var scores_written: texture_storage_2d<rgba32float, write>;
 
 // The 16-byte word `i` of a matrix.
 fn weight(i: u32) -> vec4<u32> {
@@ -46,11 +47,11 @@ fn cache_value(row: u32, word: u32, value: vec4<u32>) {
     textureStore(values_array, vec2(row, word), value);
 }
 
-// The score of the attended row `t`, of one head and column.
-fn score(line: u32, t: u32) -> f32 {
-    return textureLoad(scores_read, vec2(t, line), 0).x;
+// The scores of the attended rows 4 `i` to 4 `i` + 3, of one head and column.
+fn scores(line: u32, i: u32) -> vec4<f32> {
+    return textureLoad(scores_read, vec2(i, line), 0);
 }
 
-fn put_score(line: u32, t: u32, value: f32) {
-    textureStore(scores_written, vec2(t, line), vec4(value));
+fn put_scores(line: u32, i: u32, value: vec4<f32>) {
+    textureStore(scores_written, vec2(i, line), value);
 }

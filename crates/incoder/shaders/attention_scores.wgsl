@@ -1,54 +1,61 @@
-// The score q · k of every cache row t that a column attends to, for each head: one thread a row.
+// The score q · k of every cache row t that a column attends to, for each head. A thread owns four of them, so that what it reads of
+// the query serves four rows.
 
 override THREADS: u32 = 64u;
 override HEADS: u32 = 1u;
 override HEAD_DIM: u32 = 8u;
 override KV_F16: bool = true;
 
-struct Column {
-    token: u32,
-    position: u32,
-    row: u32,
-    prefix: u32,
-    tail_start: u32,
-    tail_len: u32,
-    spare: vec2<u32>,
+// Eight values of a key.
+struct Octet {
+    low: vec4<f32>,
+    high: vec4<f32>,
 }
 
-struct State {
-    columns: u32,
-    logits: u32,
-    spare: vec2<u32>,
-    column: array<Column, 128>,
+fn key_at(row: u32, head: u32, octet: u32) -> Octet {
+    let word = head * HEAD_WORDS;
+    if (KV_F16) {
+        let packed = cached(row, word + octet);
+        return Octet(
+            vec4(unpack2x16float(packed.x), unpack2x16float(packed.y)),
+            vec4(unpack2x16float(packed.z), unpack2x16float(packed.w)),
+        );
+    }
+    return Octet(
+        bitcast<vec4<f32>>(cached(row, word + 2u * octet)),
+        bitcast<vec4<f32>>(cached(row, word + 2u * octet + 1u)),
+    );
 }
 
-@group(0) @binding(8) var<uniform> state: State;
+fn product(key: Octet, low: vec4<f32>, high: vec4<f32>) -> f32 {
+    return dot(key.low, low) + dot(key.high, high);
+}
 
 @compute @workgroup_size(THREADS)
 fn attention_scores(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
-    let t = group.x * THREADS + thread;
+    let quad = group.x * THREADS + thread;
     let head = group.y;
     let column = state.column[group.z];
-    if (t >= column.prefix + column.tail_len) {
+    let attended = column.prefix + column.tail_len;
+    let t = vec4(quad * 4u) + vec4(0u, 1u, 2u, 3u);
+    if (t.x >= attended) {
         return;
     }
-    let row = select(column.tail_start + t - column.prefix, t, t < column.prefix);
-    var sum = 0.0;
+    // What lies beyond the last row repeats it, and then weighs nothing.
+    let inside = min(t, vec4(attended - 1u));
+    let row = select(vec4(column.tail_start - column.prefix) + inside, inside, inside < vec4(column.prefix));
+    let width = HEADS * HEAD_DIM / 4u;
+    var sum = vec4(0.0);
     for (var i = 0u; i < HEAD_DIM / 8u; i++) {
-        var low: vec4<f32>;
-        var high: vec4<f32>;
-        let word = head * HEAD_WORDS;
-        if (KV_F16) {
-            let packed = cached(row, word + i);
-            low = vec4(unpack2x16float(packed.x), unpack2x16float(packed.y));
-            high = vec4(unpack2x16float(packed.z), unpack2x16float(packed.w));
-        } else {
-            low = bitcast<vec4<f32>>(cached(row, word + 2u * i));
-            high = bitcast<vec4<f32>>(cached(row, word + 2u * i + 1u));
-        }
         let query = head * HEAD_DIM / 4u + 2u * i;
-        let width = HEADS * HEAD_DIM / 4u;
-        sum += dot(input(group.z, query, width), low) + dot(input(group.z, query + 1u, width), high);
+        let low = input(group.z, query, width);
+        let high = input(group.z, query + 1u, width);
+        sum += vec4(
+            product(key_at(row.x, head, i), low, high),
+            product(key_at(row.y, head, i), low, high),
+            product(key_at(row.z, head, i), low, high),
+            product(key_at(row.w, head, i), low, high),
+        );
     }
-    put_score(group.z * HEADS + head, t, sum);
+    put_scores(group.z * HEADS + head, quad, select(vec4(-3.0e38), sum, t < vec4(attended)));
 }

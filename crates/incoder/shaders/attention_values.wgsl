@@ -1,5 +1,5 @@
 // output[column, head] = softmax(scores) V. A thread owns eight of the head's values; SLICES threads share them, each taking every
-// SLICES-th cache row with its own running maximum, joined at the end.
+// SLICES-th four of the cache rows with its own maximum, joined at the end.
 
 // HEAD_DIM / 8.
 override OCTETS: u32 = 1u;
@@ -10,29 +10,10 @@ override KV_F16: bool = true;
 
 override PARTIALS: u32 = OCTETS * SLICES;
 
-struct Column {
-    token: u32,
-    position: u32,
-    row: u32,
-    prefix: u32,
-    tail_start: u32,
-    tail_len: u32,
-    spare: vec2<u32>,
-}
-
-struct State {
-    columns: u32,
-    logits: u32,
-    spare: vec2<u32>,
-    column: array<Column, 128>,
-}
-
 struct Octet {
     low: vec4<f32>,
     high: vec4<f32>,
 }
-
-@group(0) @binding(8) var<uniform> state: State;
 
 var<workgroup> part_max: array<f32, SLICES>;
 var<workgroup> part_sum: array<f32, SLICES>;
@@ -59,22 +40,31 @@ fn attention_values(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invo
     let column = state.column[group.y];
     let attended = column.prefix + column.tail_len;
     let line = group.y * HEADS + head;
+    let quads = (attended + 3u) / 4u;
     // Below every score; a slice without rows keeps it, and weighs nothing.
-    var highest = -3.0e38;
-    for (var t = thread.y; t < attended; t += SLICES) {
-        highest = max(highest, score(line, t));
+    var highest_of_four = vec4(-3.0e38);
+    for (var i = thread.y; i < quads; i += SLICES) {
+        highest_of_four = max(highest_of_four, scores(line, i));
     }
-    var sum = 0.0;
+    let highest_of_two = max(highest_of_four.xy, highest_of_four.zw);
+    var highest = max(highest_of_two.x, highest_of_two.y);
+    var sum_of_four = vec4(0.0);
     var low = vec4(0.0);
     var high = vec4(0.0);
-    for (var t = thread.y; t < attended; t += SLICES) {
-        let row = select(column.tail_start + t - column.prefix, t, t < column.prefix);
-        let share = exp(score(line, t) - highest);
-        let value = value_at(row, head, thread.x);
-        sum += share;
-        low += share * value.low;
-        high += share * value.high;
+    for (var i = thread.y; i < quads; i += SLICES) {
+        // Beyond the last row, where the share is 0, it repeats that row.
+        let t = min(vec4(i * 4u) + vec4(0u, 1u, 2u, 3u), vec4(attended - 1u));
+        let row = select(vec4(column.tail_start - column.prefix) + t, t, t < vec4(column.prefix));
+        let share = exp(scores(line, i) - highest);
+        let value0 = value_at(row.x, head, thread.x);
+        let value1 = value_at(row.y, head, thread.x);
+        let value2 = value_at(row.z, head, thread.x);
+        let value3 = value_at(row.w, head, thread.x);
+        sum_of_four += share;
+        low += share.x * value0.low + share.y * value1.low + share.z * value2.low + share.w * value3.low;
+        high += share.x * value0.high + share.y * value1.high + share.z * value2.high + share.w * value3.high;
     }
+    var sum = dot(sum_of_four, vec4(1.0));
     if (SLICES > 1u) {
         part_out[thread.y * OCTETS + thread.x] = Octet(low, high);
         if (thread.x == 0u) {

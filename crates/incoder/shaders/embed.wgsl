@@ -9,24 +9,6 @@ struct Matrix {
     stride: u32,
 }
 
-struct Column {
-    token: u32,
-    position: u32,
-    row: u32,
-    prefix: u32,
-    tail_start: u32,
-    tail_len: u32,
-    spare: vec2<u32>,
-}
-
-struct State {
-    columns: u32,
-    logits: u32,
-    spare: vec2<u32>,
-    column: array<Column, 128>,
-}
-
-@group(0) @binding(8) var<uniform> state: State;
 @group(0) @binding(9) var<uniform> matrix: Matrix;
 @group(0) @binding(10) var<storage, read> positions: array<vec4<f32>>;
 @group(0) @binding(11) var<storage, read_write> x: array<vec4<f32>>;
@@ -44,8 +26,8 @@ fn embed(@builtin(global_invocation_id) thread: vec3<u32>) {
         return;
     }
     let row = token - matrix.first_row;
-    let slot = (row % 8u) * 4u + (row % 32u) / 8u;
-    let packed = weight((row / 32u * matrix.groups + group) * 32u + slot);
+    let slot = (row % 8u) * 8u + (row % 64u) / 8u;
+    let packed = weight((row / 64u * matrix.groups + group) * 64u + slot);
     let low = vec4(unpack2x16float(packed.x), unpack2x16float(packed.y));
     let high = vec4(unpack2x16float(packed.z), unpack2x16float(packed.w));
     let position = (state.column[column].position * matrix.groups + group) * 2u;

@@ -6,13 +6,6 @@ override WIDTH: u32 = 1u;
 // Whether to norm only the last `logits` columns, packed to the front.
 override LAST: bool = false;
 
-struct State {
-    columns: u32,
-    logits: u32,
-    spare: vec2<u32>,
-}
-
-@group(0) @binding(8) var<uniform> state: State;
 @group(0) @binding(9) var<storage, read> scale: array<vec4<f32>>;
 @group(0) @binding(10) var<storage, read> shift: array<vec4<f32>>;
 @group(0) @binding(11) var<storage, read> x: array<vec4<f32>>;

@@ -1,21 +1,25 @@
 // y = W x + b for up to COLUMNS tokens a workgroup, so that one read of the weights serves them all.
 //
-// Weights are fp16 in blocks of 32 rows. Inside a block, for every group of 8 inputs, come 16 bytes each of the rows 0, 8, 16
-// and 24, then of 1, 9, 17 and 25, and so on. Thread `lane` owns the rows 8 lane to 8 lane + 7: neighbouring threads read
+// Weights are fp16 in blocks of 64 rows. Inside a block, for every group of 8 inputs, come 16 bytes each of the rows 0, 8, 16
+// to 56, then of 1, 9, 17 to 57, and so on. Thread `lane` owns the rows 8 lane to 8 lane + 7: neighbouring threads read
 // neighbouring 16 bytes, no sum crosses threads but the one over SLICES, and eight outputs make 16 bytes of the KV cache.
 
 // Tokens a workgroup: 1, 2, 4 or 8.
 override COLUMNS: u32 = 1u;
 // Threads that share eight rows, each taking every SLICES-th group of inputs: a power of two. 1 needs no barrier.
 override SLICES: u32 = 1u;
-// Blocks of 32 rows a workgroup.
+// Blocks of 64 rows a workgroup.
 override BLOCKS: u32 = 1u;
 // For project_qkv only.
 override D_MODEL: u32 = 8u;
 override HEAD_DIM: u32 = 8u;
 override KV_F16: bool = true;
 
-override PARTIALS: u32 = 4u * BLOCKS * SLICES * COLUMNS;
+// Threads that share a block.
+const LANES = 8u;
+const BLOCK_ROWS = 64u;
+
+override PARTIALS: u32 = LANES * BLOCKS * SLICES * COLUMNS;
 
 struct Matrix {
     // Groups of 8 inputs.
@@ -27,24 +31,6 @@ struct Matrix {
     stride: u32,
 }
 
-struct Column {
-    token: u32,
-    position: u32,
-    row: u32,
-    prefix: u32,
-    tail_start: u32,
-    tail_len: u32,
-    spare: vec2<u32>,
-}
-
-struct State {
-    columns: u32,
-    logits: u32,
-    spare: vec2<u32>,
-    column: array<Column, 128>,
-}
-
-@group(0) @binding(8) var<uniform> state: State;
 @group(0) @binding(9) var<uniform> matrix: Matrix;
 @group(0) @binding(10) var<storage, read> bias: array<vec4<f32>>;
 @group(0) @binding(11) var<storage, read_write> y: array<vec4<f32>>;
@@ -85,7 +71,7 @@ var<workgroup> parts: array<Octet, PARTIALS>;
 
 fn place(group: vec3<u32>, thread: vec3<u32>) -> Place {
     let block = group.x * BLOCKS + thread.z;
-    return Place(block, block * 32u + thread.x * 8u, group.y * COLUMNS);
+    return Place(block, block * BLOCK_ROWS + thread.x * 8u, group.y * COLUMNS);
 }
 
 fn row_at(i: u32) -> Row {
@@ -99,13 +85,13 @@ fn row_at(i: u32) -> Row {
 fn rows_at(i: u32) -> Rows {
     return Rows(
         row_at(i),
-        row_at(i + 4u),
         row_at(i + 8u),
-        row_at(i + 12u),
         row_at(i + 16u),
-        row_at(i + 20u),
         row_at(i + 24u),
-        row_at(i + 28u),
+        row_at(i + 32u),
+        row_at(i + 40u),
+        row_at(i + 48u),
+        row_at(i + 56u),
     );
 }
 
@@ -135,7 +121,7 @@ fn add(sum: Octet, rows: Rows, column: u32, group: u32) -> Octet {
 }
 
 fn part_of(thread: vec3<u32>, slice: u32, column: u32) -> u32 {
-    return ((thread.z * SLICES + slice) * COLUMNS + column) * 4u + thread.x;
+    return ((thread.z * SLICES + slice) * COLUMNS + column) * LANES + thread.x;
 }
 
 // Leaves the sums in the parts of slice 0. Columns beyond `count` repeat the last one; nobody reads them.
@@ -159,10 +145,10 @@ fn accumulate(at: Place, thread: vec3<u32>, count: u32) {
     var s6 = Octet();
     var s7 = Octet();
     // A block beyond the last one repeats it: barriers want every thread.
-    let block = min(at.block, (matrix.rows - 1u) / 32u);
-    let base = block * matrix.groups * 32u + thread.x;
+    let block = min(at.block, (matrix.rows - 1u) / BLOCK_ROWS);
+    let base = block * matrix.groups * BLOCK_ROWS + thread.x;
     for (var group = thread.y; group < matrix.groups; group += SLICES) {
-        let rows = rows_at(base + group * 32u);
+        let rows = rows_at(base + group * BLOCK_ROWS);
         s0 = add(s0, rows, c0, group);
         if (COLUMNS > 1u) {
             s1 = add(s1, rows, c1, group);
@@ -181,17 +167,17 @@ fn accumulate(at: Place, thread: vec3<u32>, count: u32) {
     let mine = part_of(thread, thread.y, 0u);
     parts[mine] = s0;
     if (COLUMNS > 1u) {
-        parts[mine + 4u] = s1;
+        parts[mine + 1u * LANES] = s1;
     }
     if (COLUMNS > 2u) {
-        parts[mine + 8u] = s2;
-        parts[mine + 12u] = s3;
+        parts[mine + 2u * LANES] = s2;
+        parts[mine + 3u * LANES] = s3;
     }
     if (COLUMNS > 4u) {
-        parts[mine + 16u] = s4;
-        parts[mine + 20u] = s5;
-        parts[mine + 24u] = s6;
-        parts[mine + 28u] = s7;
+        parts[mine + 4u * LANES] = s4;
+        parts[mine + 5u * LANES] = s5;
+        parts[mine + 6u * LANES] = s6;
+        parts[mine + 7u * LANES] = s7;
     }
     for (var half = SLICES / 2u; half > 0u; half /= 2u) {
         workgroupBarrier();
@@ -224,7 +210,7 @@ fn present(first: u32, count: u32) -> u32 {
 }
 
 // logits = W x
-@compute @workgroup_size(4, SLICES, BLOCKS)
+@compute @workgroup_size(LANES, SLICES, BLOCKS)
 fn project_logits(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) thread: vec3<u32>) {
     let at = place(group, thread);
     accumulate(at, thread, state.logits);
@@ -240,7 +226,7 @@ fn project_logits(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invoca
 }
 
 // y += W x + b
-@compute @workgroup_size(4, SLICES, BLOCKS)
+@compute @workgroup_size(LANES, SLICES, BLOCKS)
 fn project_residual(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) thread: vec3<u32>) {
     let at = place(group, thread);
     accumulate(at, thread, state.columns);
@@ -269,7 +255,7 @@ fn gelu(v: vec4<f32>) -> vec4<f32> {
 }
 
 // output = gelu(W x + b)
-@compute @workgroup_size(4, SLICES, BLOCKS)
+@compute @workgroup_size(LANES, SLICES, BLOCKS)
 fn project_gelu(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) thread: vec3<u32>) {
     let at = place(group, thread);
     accumulate(at, thread, state.columns);
@@ -294,7 +280,7 @@ fn packed(sum: Octet) -> vec4<u32> {
 }
 
 // Rows 0.. are queries (scaled, to the output), then keys, then values (to the cache).
-@compute @workgroup_size(4, SLICES, BLOCKS)
+@compute @workgroup_size(LANES, SLICES, BLOCKS)
 fn project_qkv(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) thread: vec3<u32>) {
     let at = place(group, thread);
     accumulate(at, thread, state.columns);

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::heal::Healer;
+use crate::lookup::{DRAFT_TOKENS, Draft, Lookup, draft};
 use crate::sample::{Draw, Sampler, Sampling};
 use crate::session::{Cancel, Prefill, Session};
 use crate::tokenizer::{Sentinels, StreamDecoder, Tokenizer};
@@ -34,6 +35,9 @@ pub struct GenerateOptions {
     pub sentinels: Sentinels,
     /// Take back the last tokens of a text prompt that may begin a longer token (token healing).
     pub heal: bool,
+    /// Whether to try what followed the same tokens before, several tokens a step: the result is the same. Only for one
+    /// candidate.
+    pub lookup: Lookup,
     /// How many continuations.
     pub candidates: usize,
     /// Stops the work.
@@ -50,6 +54,7 @@ impl Default for GenerateOptions {
             ignore_eos: false,
             sentinels: Sentinels::Refuse,
             heal: true,
+            lookup: Lookup::default(),
             candidates: 1,
             cancel: Cancel::default(),
         }
@@ -132,6 +137,10 @@ pub struct Timings {
     pub decode_ms: f64,
     /// Tokens after the first, of all candidates together, a second of `decode_ms`.
     pub tokens_per_second: f64,
+    /// Tokens that were tried because they had followed the same tokens before: see [`Lookup`].
+    pub drafted_tokens: usize,
+    /// Of these, tokens that were right.
+    pub accepted_tokens: usize,
     #[serde(skip)]
     decoded: usize,
 }
@@ -188,10 +197,12 @@ pub async fn generate(
     let request = Request {
         tokenizer,
         prompt: &ids,
+        before: &ids,
         taken: &taken,
         stops: &stops,
         max_new_tokens: options.max_new_tokens,
         candidates: options.candidates,
+        lookup: options.lookup,
         index: 0,
         stream: 0,
         cancel: &options.cancel,
@@ -288,6 +299,8 @@ impl Timings {
         }
         self.decode_ms += later.decode_ms;
         self.decoded += later.decoded;
+        self.drafted_tokens += later.drafted_tokens;
+        self.accepted_tokens += later.accepted_tokens;
         self.rate();
     }
 
@@ -305,11 +318,14 @@ fn ms_since(start: Instant) -> f64 {
 pub(crate) struct Request<'a> {
     pub tokenizer: &'a Tokenizer,
     pub prompt: &'a [u32],
+    /// The part of it after which the new text will stand.
+    pub before: &'a [u32],
     /// What healing took back: the first bytes of every continuation, and not shown.
     pub taken: &'a [u8],
     pub stops: &'a Stops,
     pub max_new_tokens: usize,
     pub candidates: usize,
+    pub lookup: Lookup,
     /// Events count from here.
     pub index: usize,
     /// Random numbers: candidate c draws from stream `stream + c`.
@@ -364,6 +380,57 @@ impl Branch<'_> {
     }
 }
 
+/// The drafts of a [`Request`] of one candidate.
+struct Drafts<'a> {
+    lookup: Lookup,
+    prompt: &'a [u32],
+    /// The part of the prompt after which the new text will stand.
+    before: &'a [u32],
+    /// What may follow the tokens so far, if anything was found.
+    draft: Option<Draft>,
+    /// How much of it the last step computed.
+    tried: usize,
+}
+
+impl<'a> Drafts<'a> {
+    fn new(request: &Request<'a>) -> Self {
+        let lookup = if request.candidates == 1 { request.lookup } else { Lookup::Off };
+        Self { lookup, prompt: request.prompt, before: request.before, draft: None, tried: 0 }
+    }
+
+    /// Whether `id` is the draft's token `i`, and the step went on from it.
+    fn agrees(&self, i: usize, id: Option<&u32>, session: &mut Session) -> bool {
+        let Some(draft) = &self.draft else { return false };
+        let right = draft.ids.get(i) == id;
+        if i < draft.ids.len() {
+            session.experience.hits.add(draft, right);
+        }
+        right && i < self.tried
+    }
+
+    /// The tokens to try after those of `branch`, which may have `room` in the cache.
+    fn next(&mut self, branch: &Branch<'_>, room: usize, session: &Session) -> &[u32] {
+        (self.draft, self.tried) = (None, 0);
+        // While healing, what may follow is known better.
+        if self.lookup != Lookup::Off && branch.remaining.is_empty() {
+            let and_new = |ids: &[u32]| [ids, &branch.ids].concat();
+            self.draft = draft(&and_new(self.prompt), &and_new(self.before));
+        }
+        let Some(draft) = &self.draft else { return &[] };
+        // The step's own token takes a place, too.
+        let fits = branch.ids.len() + DRAFT_TOKENS <= room && DRAFT_TOKENS < session.max_step();
+        if fits && (self.lookup == Lookup::Always || session.experience.says_try(draft)) {
+            self.tried = DRAFT_TOKENS;
+        }
+        &draft.ids[..self.tried]
+    }
+
+    /// Tokens that a branch may have for a while.
+    fn spare(&self) -> usize {
+        if self.lookup == Lookup::Off { 0 } else { DRAFT_TOKENS }
+    }
+}
+
 impl Request<'_> {
     /// Prefills, then decodes all candidates together until each has ended.
     pub async fn run(
@@ -376,44 +443,59 @@ impl Request<'_> {
         on_event(Event::Prefilled { index: self.index, prefill });
         let mut timings = Timings { prompt_ms: ms_since(self.start), ..Timings::default() };
         let mut first = None;
-        let room = session.fork(self.candidates, self.max_new_tokens)?;
+        let mut drafts = Drafts::new(self);
+        let cache_room = session.fork(self.candidates, self.max_new_tokens.saturating_add(drafts.spare()))?;
+        let room = cache_room.min(self.max_new_tokens);
         let full = if room < self.max_new_tokens { FinishReason::Context } else { FinishReason::Length };
         let healer = (!self.taken.is_empty()).then(|| Healer::new(self.tokenizer));
         let mut branches: Vec<Branch<'_>> = (0..self.candidates).map(|_| self.branch()).collect();
         // All candidates start from the one distribution after the prompt.
-        let mut logits = vec![session.logits().to_vec()];
+        let mut logits = vec![session.logits().to_vec(); self.candidates];
         let mut live: Vec<usize> = (0..self.candidates).collect();
         loop {
             let mut pushes = Vec::with_capacity(live.len());
-            for (slot, &i) in live.iter().enumerate() {
+            for (rows, &i) in logits.chunks(logits.len() / live.len()).zip(&live) {
                 let branch = &mut branches[i];
                 let index = self.index + i;
-                if self.cancel.is_cancelled() {
-                    branch.finish_reason = Some(FinishReason::Cancelled);
-                } else if branch.ids.len() < room {
-                    let logits = &logits[slot.min(logits.len() - 1)];
-                    let id = self.choose(sampler, logits, branch, i, healer.as_ref())?;
-                    let text = branch.push(id, self, healer.as_ref())?;
-                    on_event(Event::Token { index, id, text: &text });
-                    let first = *first.get_or_insert_with(|| {
-                        timings.ttft_ms = ms_since(self.start);
-                        Instant::now()
-                    });
-                    timings.decode_ms = ms_since(first);
-                    timings.decoded += usize::from(branch.ids.len() > 1);
+                let mut right = 0;
+                for row in rows {
+                    if self.cancel.is_cancelled() {
+                        branch.finish_reason = Some(FinishReason::Cancelled);
+                    } else if branch.ids.len() < room {
+                        let id = self.choose(sampler, row, branch, i, healer.as_ref())?;
+                        let text = branch.push(id, self, healer.as_ref())?;
+                        on_event(Event::Token { index, id, text: &text });
+                        let first = *first.get_or_insert_with(|| {
+                            timings.ttft_ms = ms_since(self.start);
+                            Instant::now()
+                        });
+                        timings.decode_ms = ms_since(first);
+                        timings.decoded += usize::from(branch.ids.len() > 1);
+                    }
+                    if branch.finish_reason.is_none() && branch.ids.len() >= room {
+                        branch.finish_reason = Some(full);
+                    }
+                    if branch.finish_reason.is_some() || !drafts.agrees(right, branch.ids.last(), session) {
+                        break;
+                    }
+                    right += 1;
                 }
-                if branch.finish_reason.is_none() && branch.ids.len() >= room {
-                    branch.finish_reason = Some(full);
-                }
+                session.retract(i, rows.len() - 1 - right, &rows[right]);
+                timings.drafted_tokens += rows.len() - 1;
+                timings.accepted_tokens += right;
                 match branch.finish_reason {
                     Some(finish_reason) => {
                         let text = branch.end();
                         on_event(Event::End { index, text: &text, finish_reason });
                     }
-                    None => pushes.extend(branch.ids.last().map(|&id| (i, id))),
+                    None => {
+                        let last = branch.ids.last().copied();
+                        let more = drafts.next(branch, cache_room, session);
+                        pushes.extend(last.into_iter().chain(more.iter().copied()).map(|id| (i, id)));
+                    }
                 }
             }
-            live = pushes.iter().map(|push| push.0).collect();
+            live.retain(|&i| branches[i].finish_reason.is_none());
             if live.is_empty() {
                 break;
             }

@@ -7,6 +7,7 @@
 use crate::error::{Error, Result};
 use crate::generate::{Event, FinishReason, Request, Stops, Timings, banned};
 use crate::heal::Healer;
+use crate::lookup::Lookup;
 use crate::sample::{Sampler, Sampling};
 use crate::session::{Cancel, Session};
 use crate::tokenizer::{Sentinels, Tokenizer};
@@ -30,6 +31,8 @@ pub struct InfillOptions {
     pub sentinels: Sentinels,
     /// Take back the tokens before each hole that may begin a longer token (token healing).
     pub heal: bool,
+    /// Whether to try what followed the same tokens before, several tokens a step: the result is the same.
+    pub lookup: Lookup,
     /// Stops the work.
     pub cancel: Cancel,
 }
@@ -44,6 +47,7 @@ impl Default for InfillOptions {
             stop: Vec::new(),
             sentinels: Sentinels::Refuse,
             heal: true,
+            lookup: Lookup::default(),
             cancel: Cancel::default(),
         }
     }
@@ -217,13 +221,16 @@ impl Filler<'_> {
             tail += &mask(index);
             prompt += &tail;
             let ids = tokenizer.encode(&prompt, Sentinels::Allow)?;
+            let hole = ids.iter().position(|&id| tokenizer.mask(index) == Some(id));
             let request = Request {
                 tokenizer,
                 prompt: &ids,
+                before: &ids[..hole.unwrap_or(ids.len())],
                 taken: taken.as_bytes(),
                 stops: &self.stops,
                 max_new_tokens: self.options.max_new_tokens,
                 candidates: 1,
+                lookup: self.options.lookup,
                 index,
                 stream: (attempt * holes + index) as u32,
                 cancel: &self.options.cancel,

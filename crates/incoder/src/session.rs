@@ -4,8 +4,11 @@ use crate::backend::Backend;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::forward::Column;
+use crate::lookup::Experience;
+use crate::model::KernelTime;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use web_time::Instant;
 
 /// A flag that stops work at the next prefill chunk or token. Clones share it.
 #[derive(Debug, Clone, Default)]
@@ -60,11 +63,13 @@ pub struct Session {
     /// The distribution after the last of `tokens`; empty when not computed.
     logits: Vec<f32>,
     fork: Option<Fork>,
+    /// Of drafts, for [`crate::lookup`].
+    pub(crate) experience: Experience,
 }
 
 impl Session {
     pub(crate) fn new(backend: Backend) -> Self {
-        Self { backend, tokens: Vec::new(), logits: Vec::new(), fork: None }
+        Self { backend, tokens: Vec::new(), logits: Vec::new(), fork: None, experience: Experience::default() }
     }
 
     /// The model's configuration.
@@ -75,6 +80,11 @@ impl Session {
     /// Tokens the KV cache holds.
     pub fn capacity(&self) -> usize {
         self.backend.capacity()
+    }
+
+    /// Most tokens of one step of a prefill.
+    pub fn prefill_chunk(&self) -> usize {
+        self.backend.max_columns()
     }
 
     /// The context held.
@@ -100,7 +110,7 @@ impl Session {
             common -= 1;
         }
         self.truncate(common);
-        let chunk = self.backend.max_columns();
+        let chunk = self.prefill_chunk();
         for (i, part) in tokens[common..].chunks(chunk).enumerate() {
             cancel.check()?;
             let last = common + i * chunk + part.len() == tokens.len();
@@ -155,12 +165,14 @@ impl Session {
         Ok(room)
     }
 
-    /// Appends one token to each named branch, all in one step, and returns the logits `[vocab]` after each, in order.
+    /// Appends tokens to the named branches, all in one step, and returns the logits `[vocab]` after each, in order. A branch
+    /// named again gets one token more, which attends to the one before.
     ///
     /// The tokens of branch 0 become part of the context.
     ///
     /// # Errors
-    /// [`Error::Argument`] for an unknown or repeated branch or a bad id, [`Error::Context`] when a branch is full.
+    /// [`Error::Argument`] for an unknown branch, a bad id, or more tokens than one step can hold, [`Error::Context`] when a
+    /// branch is full.
     pub async fn step(&mut self, pushes: &[(usize, u32)]) -> Result<Vec<Vec<f32>>> {
         let Some(mut fork) = self.fork.take() else {
             return Err(Error::argument("no branches are open: fork first"));
@@ -170,25 +182,69 @@ impl Session {
         self.fork = Some(fork);
         let columns = columns?;
         // Branch 0 lies where the context goes on; a failed step must leave no claim on its rows.
-        self.tokens.truncate(shared + first - usize::from(pushes.iter().any(|p| p.0 == 0)));
+        let of_context = || pushes.iter().filter(|push| push.0 == 0);
+        self.tokens.truncate(shared + first - of_context().count());
         self.logits.clear();
+        let start = Instant::now();
         let logits = self.backend.forward(&columns, columns.len()).await?;
-        if let Some(i) = pushes.iter().position(|push| push.0 == 0) {
-            self.tokens.push(pushes[i].1);
+        self.experience.costs.add(columns.len(), start.elapsed().as_secs_f64() * 1e3);
+        self.tokens.extend(of_context().map(|push| push.1));
+        if let Some(i) = pushes.iter().rposition(|push| push.0 == 0) {
             self.logits.clone_from(&logits[i]);
         }
         Ok(logits)
     }
 
+    /// Takes back the last `count` tokens of a branch, drafts that turned out wrong; `logits` are those after the one before.
+    pub(crate) fn retract(&mut self, branch: usize, count: usize, logits: &[f32]) {
+        let Some(fork) = self.fork.as_mut().filter(|_| count > 0) else { return };
+        fork.lengths[branch] -= count;
+        if branch == 0 {
+            self.tokens.truncate(fork.shared + fork.lengths[0]);
+            logits.clone_into(&mut self.logits);
+        }
+    }
+
+    /// Most tokens of one step.
+    pub(crate) fn max_step(&self) -> usize {
+        self.backend.max_logits()
+    }
+
+    /// The GPU's time, kernel by kernel, for one step of `tokens` tokens after the context, with the logits after the last of
+    /// them. The context stays as it is.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] without a GPU, on an adapter without timestamp queries, and for 0 tokens or more than one step
+    /// takes; [`Error::Context`] when the cache has no room for them; [`Error::DeviceLost`] when the device is lost.
+    pub async fn profile(&mut self, tokens: usize) -> Result<Vec<KernelTime>> {
+        let most = self.prefill_chunk();
+        if tokens == 0 || tokens > most {
+            return Err(Error::argument(format!("a step of {tokens} tokens, 1 to {most} are possible")));
+        }
+        let start = self.tokens.len();
+        if start + tokens > self.capacity() {
+            return Err(Error::Context { need: start + tokens, have: self.capacity() });
+        }
+        // What it writes lies where branches would go on.
+        self.fork = None;
+        let columns: Vec<Column> = (start..start + tokens).map(|position| Column::context(0, position)).collect();
+        match &mut self.backend {
+            Backend::Gpu(plan) => plan.profile(&columns).await,
+            Backend::Cpu(_) => Err(Error::argument("only a GPU can be profiled")),
+        }
+    }
+
     fn columns(&self, fork: &mut Fork, pushes: &[(usize, u32)]) -> Result<Vec<Column>> {
+        let most = self.max_step();
+        if pushes.len() > most {
+            return Err(Error::argument(format!("{} tokens in one step, at most {most} are possible", pushes.len())));
+        }
         let mut columns = Vec::with_capacity(pushes.len());
         let mut lengths = fork.lengths.clone();
         for &(branch, token) in pushes {
             self.check_id(token)?;
-            let repeated = pushes.iter().filter(|p| p.0 == branch).count() > 1;
-            let Some(length) = lengths.get_mut(branch).filter(|_| !repeated) else {
-                let problem = format!("branch {branch} is not one of the {} open, or named twice", fork.lengths.len());
-                return Err(Error::argument(problem));
+            let Some(length) = lengths.get_mut(branch) else {
+                return Err(Error::argument(format!("branch {branch} is not one of the {} open", fork.lengths.len())));
             };
             if *length == fork.room {
                 return Err(Error::Context { need: fork.shared + fork.room + 1, have: fork.shared + fork.room });

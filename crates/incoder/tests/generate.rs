@@ -302,7 +302,8 @@ fn timings_and_json_have_the_promised_form() {
     let json = serde_json::to_value(&result).unwrap();
     assert_eq!(json["candidates"][0]["finish_reason"], "length");
     let timings = json["timings"].as_object().unwrap();
-    assert_eq!(timings.keys().collect::<Vec<_>>(), ["decode_ms", "prompt_ms", "tokens_per_second", "ttft_ms"]);
+    let promised = ["accepted_tokens", "decode_ms", "drafted_tokens", "prompt_ms", "tokens_per_second", "ttft_ms"];
+    assert_eq!(timings.keys().collect::<Vec<_>>(), promised);
     assert!(result.timings.prompt_ms > 0.0 && result.timings.ttft_ms >= result.timings.prompt_ms);
     assert!(result.timings.decode_ms > 0.0 && result.timings.tokens_per_second > 0.0);
     assert_eq!(serde_json::to_value(FinishReason::EndOfMask).unwrap(), "end_of_mask");

@@ -18,6 +18,7 @@ pub fn run(args: &cli::Generate, global: &Global) -> Result<()> {
         ignore_eos: args.ignore_eos,
         sentinels: super::sentinels(args.decoding.allow_sentinels),
         heal: !args.decoding.no_heal,
+        lookup: super::lookup(&args.decoding),
         candidates: args.candidates,
         cancel: interrupt.cancel.clone(),
         ..GenerateOptions::default()

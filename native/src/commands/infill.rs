@@ -26,6 +26,7 @@ pub fn run(args: &cli::Infill, global: &Global) -> Result<()> {
         extra_sentinel: !args.no_extra_sentinel,
         sentinels: super::sentinels(args.decoding.allow_sentinels),
         heal: !args.decoding.no_heal,
+        lookup: super::lookup(&args.decoding),
         cancel: interrupt.cancel.clone(),
         ..InfillOptions::default()
     };

@@ -13,7 +13,7 @@ pub mod tokenize;
 use crate::cli::{Decoding, Prompt};
 use crate::failure::{Failure, Result};
 use crate::input;
-use incoder::{Sampling, Sentinels};
+use incoder::{Lookup, Sampling, Sentinels};
 use std::path::Path;
 
 /// How tokens are chosen, from the flags.
@@ -33,6 +33,10 @@ fn sampling(flags: &Decoding) -> Sampling {
 fn new_seed() -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     u64::from(now.subsec_nanos() ^ std::process::id().rotate_left(16))
+}
+
+fn lookup(flags: &Decoding) -> Lookup {
+    if flags.no_lookup { Lookup::Off } else { Lookup::Auto }
 }
 
 fn sentinels(allow: bool) -> Sentinels {

@@ -1,6 +1,6 @@
 //! Options and results as the package writes them: camelCase JSON.
 
-use incoder::{FinishReason, GenerateOptions, InfillOptions, Kv, Sampling, Sentinels, Timings};
+use incoder::{FinishReason, GenerateOptions, InfillOptions, Kv, Lookup, Sampling, Sentinels, Timings};
 use serde::{Deserialize, Serialize};
 
 /// How a model is loaded.
@@ -46,6 +46,7 @@ pub(crate) struct Make {
     stop: Vec<String>,
     candidates: Option<usize>,
     heal: Option<bool>,
+    lookup: Option<bool>,
     special_tokens: Special,
     ignore_eos: bool,
     extra_sentinel: Option<bool>,
@@ -81,12 +82,17 @@ impl Make {
         }
     }
 
+    fn lookup(&self) -> Lookup {
+        if self.lookup == Some(false) { Lookup::Off } else { Lookup::Auto }
+    }
+
     pub fn generate(self, cancel: incoder::Cancel) -> GenerateOptions {
         let default = GenerateOptions::default();
         GenerateOptions {
             max_new_tokens: self.max_tokens.unwrap_or(default.max_new_tokens),
             sampling: self.sampling(),
             heal: self.heal.unwrap_or(default.heal),
+            lookup: self.lookup(),
             candidates: self.candidates.unwrap_or(default.candidates),
             sentinels: self.special_tokens.into(),
             stop: self.stop,
@@ -104,6 +110,7 @@ impl Make {
             retries: self.max_retries.unwrap_or(default.retries),
             extra_sentinel: self.extra_sentinel.unwrap_or(default.extra_sentinel),
             heal: self.heal.unwrap_or(default.heal),
+            lookup: self.lookup(),
             sentinels: self.special_tokens.into(),
             stop: self.stop,
             cancel,

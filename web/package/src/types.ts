@@ -94,6 +94,8 @@ export interface GenerateOptions {
   candidates?: number;
   /** Take back tokens before the cursor that may begin a longer one; true. */
   heal?: boolean;
+  /** Try what followed the same tokens before, several tokens a step: the text is the same; true. */
+  lookup?: boolean;
   /** Whether a literal sentinel (`<|mask:0|>`) in the text is an error or a sentinel; `reject`. */
   specialTokens?: 'reject' | 'parse';
   /** Let this call end the one that runs, which then rejects with the reason `superseded`. */

@@ -6,42 +6,46 @@ use crate::error::{Error, Result};
 /// Texels of a row of a texture that holds a list: `WEIGHTS_WIDTH` of arrays_in_textures.wgsl.
 const LIST_WIDTH: u32 = 1024;
 
-/// What an array consists of.
+/// Where the large arrays lie: weights, activations and the KV cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrays {
+    /// In storage buffers: what hardware reads best.
+    Buffers,
+    /// In textures, for adapters that read a buffer lane by lane.
+    Textures,
+    /// In textures that are read as storage textures, for adapters that look the level up for every texel of others.
+    StorageTextures,
+}
+
+/// Bytes of a [`Texel`].
+pub(crate) const TEXEL_BYTES: u64 = 16;
+
+/// What an array consists of, 16 bytes each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Texel {
-    /// 16 bytes: eight fp16 or four fp32.
+    /// Eight fp16 or four fp32.
     Words,
     /// Four fp32.
     Floats,
-    /// One fp32.
-    Float,
 }
 
 impl Texel {
-    pub fn bytes(self) -> u64 {
-        match self {
-            Self::Words | Self::Floats => 16,
-            Self::Float => 4,
-        }
-    }
-
     pub fn format(self) -> wgpu::TextureFormat {
         match self {
             Self::Words => wgpu::TextureFormat::Rgba32Uint,
             Self::Floats => wgpu::TextureFormat::Rgba32Float,
-            Self::Float => wgpu::TextureFormat::R32Float,
         }
     }
 
     pub fn sample_type(self) -> wgpu::TextureSampleType {
         match self {
             Self::Words => wgpu::TextureSampleType::Uint,
-            Self::Floats | Self::Float => wgpu::TextureSampleType::Float { filterable: false },
+            Self::Floats => wgpu::TextureSampleType::Float { filterable: false },
         }
     }
 }
 
-/// An array on the GPU, where [`super::Tuning::textures`] says.
+/// An array on the GPU, where [`super::Tuning::arrays`] says.
 #[derive(Debug)]
 pub(crate) enum Array {
     Buffer(wgpu::Buffer),
@@ -63,8 +67,8 @@ impl Gpu {
     /// # Errors
     /// [`Error::Limit`] when it could not be bound; memory failures surface in [`Gpu::check`].
     pub(crate) fn array(&self, what: &str, texel: Texel, width: u32, rows: u32) -> Result<Array> {
-        let bytes = u64::from(width) * u64::from(rows) * texel.bytes();
-        if !self.tuning().textures {
+        let bytes = u64::from(width) * u64::from(rows) * TEXEL_BYTES;
+        if self.tuning().arrays == Arrays::Buffers {
             return Ok(Array::Buffer(self.storage(what, bytes)?));
         }
         if bytes > self.max_binding_bytes() {
@@ -98,27 +102,28 @@ impl Gpu {
     /// # Errors
     /// As [`Gpu::array`].
     pub(crate) fn words(&self, what: &str, bytes: u64) -> Result<Array> {
-        let count = bytes.div_ceil(Texel::Words.bytes()) as u32;
-        if self.tuning().textures {
-            self.array(what, Texel::Words, LIST_WIDTH, count.div_ceil(LIST_WIDTH))
-        } else {
-            self.array(what, Texel::Words, count, 1)
+        let count = bytes.div_ceil(TEXEL_BYTES) as u32;
+        match self.tuning().arrays {
+            Arrays::Buffers => self.array(what, Texel::Words, count, 1),
+            _ => self.array(what, Texel::Words, LIST_WIDTH, count.div_ceil(LIST_WIDTH)),
         }
     }
 
     /// Most bytes of one list.
     pub(crate) fn max_words_bytes(&self) -> u64 {
         let (row, binding) = (self.words_row_bytes(), self.max_binding_bytes());
-        if self.tuning().textures {
-            (binding / row).min(u64::from(self.device.limits().max_texture_dimension_2d)) * row
-        } else {
-            binding
+        match self.tuning().arrays {
+            Arrays::Buffers => binding,
+            _ => (binding / row).min(u64::from(self.device.limits().max_texture_dimension_2d)) * row,
         }
     }
 
     /// What the offsets of [`Gpu::write_words`] are multiples of, bytes.
     pub(crate) fn words_row_bytes(&self) -> u64 {
-        if self.tuning().textures { u64::from(LIST_WIDTH) * Texel::Words.bytes() } else { Texel::Words.bytes() }
+        match self.tuning().arrays {
+            Arrays::Buffers => TEXEL_BYTES,
+            _ => u64::from(LIST_WIDTH) * TEXEL_BYTES,
+        }
     }
 
     /// Writes `bytes` bytes of `words` from `offset` on: `fill` puts pieces, each with its place.

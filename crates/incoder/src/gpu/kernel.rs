@@ -1,6 +1,6 @@
 //! A WGSL entry point with its override constants → a pipeline that arrays and buffers can be bound to.
 
-use super::array::{Array, Texel};
+use super::array::{Array, Arrays, Texel};
 use super::{Gpu, shaders};
 
 /// A shader file.
@@ -10,6 +10,8 @@ pub(crate) struct Source {
     pub name: &'static str,
     /// Its text.
     pub text: &'static str,
+    /// Whether it is one of the model's kernels, before which go step.wgsl and where arrays lie.
+    pub model: bool,
     /// Whether it uses subgroup operations.
     pub subgroups: bool,
 }
@@ -23,28 +25,31 @@ pub(crate) enum Binding {
     Write,
     /// `var<uniform>`
     Uniform,
-    /// An array that is read, as declared in arrays_in_buffers.wgsl and arrays_in_textures.wgsl.
+    /// An array that is read, as the files arrays_in_*.wgsl declare it.
     ReadArray(Texel),
     /// An array that is written.
     WriteArray(Texel),
 }
 
 impl Binding {
-    fn ty(self, textures: bool) -> wgpu::BindingType {
+    fn ty(self, arrays: Arrays) -> wgpu::BindingType {
         let buffer = |ty| wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None };
         let view_dimension = wgpu::TextureViewDimension::D2;
-        match self {
-            Self::Uniform => buffer(wgpu::BufferBindingType::Uniform),
-            Self::ReadArray(texel) if textures => {
+        let image =
+            |access, texel: Texel| wgpu::BindingType::StorageTexture { access, format: texel.format(), view_dimension };
+        match (self, arrays) {
+            (Self::Uniform, _) => buffer(wgpu::BufferBindingType::Uniform),
+            (Self::Read, _) | (Self::ReadArray(_), Arrays::Buffers) => {
+                buffer(wgpu::BufferBindingType::Storage { read_only: true })
+            }
+            (Self::Write, _) | (Self::WriteArray(_), Arrays::Buffers) => {
+                buffer(wgpu::BufferBindingType::Storage { read_only: false })
+            }
+            (Self::ReadArray(texel), Arrays::Textures) => {
                 wgpu::BindingType::Texture { sample_type: texel.sample_type(), view_dimension, multisampled: false }
             }
-            Self::WriteArray(texel) if textures => wgpu::BindingType::StorageTexture {
-                access: wgpu::StorageTextureAccess::WriteOnly,
-                format: texel.format(),
-                view_dimension,
-            },
-            Self::Read | Self::ReadArray(_) => buffer(wgpu::BufferBindingType::Storage { read_only: true }),
-            Self::Write | Self::WriteArray(_) => buffer(wgpu::BufferBindingType::Storage { read_only: false }),
+            (Self::ReadArray(texel), Arrays::StorageTextures) => image(wgpu::StorageTextureAccess::ReadOnly, texel),
+            (Self::WriteArray(texel), _) => image(wgpu::StorageTextureAccess::WriteOnly, texel),
         }
     }
 }
@@ -75,12 +80,18 @@ pub(crate) struct Kernel {
 }
 
 impl Source {
-    /// The compiled module: the file that says where arrays lie, then the kernel.
+    /// The compiled module.
     pub fn module(&self, gpu: &Gpu) -> wgpu::ShaderModule {
-        let arrays = if gpu.tuning().textures { shaders::ARRAYS_IN_TEXTURES } else { shaders::ARRAYS_IN_BUFFERS };
+        let arrays = match gpu.tuning().arrays {
+            Arrays::Buffers => shaders::ARRAYS_IN_BUFFERS,
+            Arrays::Textures => shaders::ARRAYS_IN_TEXTURES,
+            Arrays::StorageTextures => shaders::ARRAYS_IN_STORAGE_TEXTURES,
+        };
+        let before = if self.model { [arrays, shaders::STEP] } else { [""; 2] };
         // Browsers require the directive that naga does not know.
-        let enable = if self.subgroups && cfg!(target_arch = "wasm32") { "enable subgroups;\n" } else { "" };
-        let source = wgpu::ShaderSource::Wgsl(format!("{enable}{arrays}\n{}", self.text).into());
+        let enable = if self.subgroups && cfg!(target_arch = "wasm32") { "enable subgroups;" } else { "" };
+        let text = [enable, before[0], before[1], self.text].join("\n");
+        let source = wgpu::ShaderSource::Wgsl(text.into());
         gpu.device.create_shader_module(wgpu::ShaderModuleDescriptor { label: Some(self.name), source })
     }
 }
@@ -90,7 +101,7 @@ pub(crate) fn layout(gpu: &Gpu, name: &str, bindings: &[(u32, Binding)]) -> wgpu
     let entry = |&(number, binding): &(u32, Binding)| wgpu::BindGroupLayoutEntry {
         binding: number,
         visibility: wgpu::ShaderStages::COMPUTE,
-        ty: binding.ty(gpu.tuning().textures),
+        ty: binding.ty(gpu.tuning().arrays),
         count: None,
     };
     let entries: Vec<_> = bindings.iter().map(entry).collect();

@@ -7,6 +7,9 @@ mod measure;
 pub(crate) mod shaders;
 mod streaming;
 
+pub use array::Arrays;
+#[cfg(test)]
+pub(crate) use array::TEXEL_BYTES;
 pub(crate) use array::{Array, Texel};
 pub(crate) use kernel::{Binding, Kernel, Resource, Source, bind, layout};
 pub use limits::MemoryLimits;
@@ -36,11 +39,13 @@ pub struct GpuOptions {
 /// How much parallelism the kernels use inside a workgroup. The results are the same within rounding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tuning {
-    /// Weights, activations and the KV cache in textures instead of buffers.
-    pub textures: bool,
-    /// Threads that share eight rows of a matrix, for steps of one token: a power of two, at most 64.
+    /// Where weights, activations and the KV cache lie.
+    pub arrays: Arrays,
+    /// Most tokens that one read of the weights serves: 1, 2, 4 or 8. More is faster, and takes longer to compile.
+    pub linear_columns: u32,
+    /// Threads that share eight rows of a matrix, for steps of one token: a power of two.
     pub linear_slices: u32,
-    /// Blocks of 32 rows that a workgroup computes; with the slices, at most 64.
+    /// Blocks of 64 rows that a workgroup computes.
     pub linear_blocks: u32,
     /// Threads of a layer norm.
     pub norm_threads: u32,
@@ -53,22 +58,36 @@ pub struct Tuning {
 impl Tuning {
     /// For adapters that run on the CPU, where a barrier costs more than it saves and a texel less than a buffer's words.
     pub const SOFTWARE: Self = Self {
-        textures: true,
+        arrays: Arrays::Textures,
+        linear_columns: 4,
         linear_slices: 1,
-        linear_blocks: 4,
+        linear_blocks: 1,
         norm_threads: 8,
         score_threads: 16,
         value_slices: 1,
     };
+    /// For Mesa's llvmpipe.
+    pub const LLVMPIPE: Self = Self { arrays: Arrays::StorageTextures, linear_columns: 8, ..Self::SOFTWARE };
     /// For hardware, where many threads hide the memory's latency.
     pub const HARDWARE: Self = Self {
-        textures: false,
+        arrays: Arrays::Buffers,
+        linear_columns: 8,
         linear_slices: 32,
         linear_blocks: 1,
         norm_threads: 128,
         score_threads: 64,
         value_slices: 16,
     };
+}
+
+impl Tuning {
+    fn of(report: &AdapterReport) -> Self {
+        match report.kind.as_str() {
+            "software" if report.name.contains("llvmpipe") => Self::LLVMPIPE,
+            "software" => Self::SOFTWARE,
+            _ => Self::HARDWARE,
+        }
+    }
 }
 
 /// What an adapter is and allows, as far as the engine cares.
@@ -186,8 +205,7 @@ impl Gpu {
                 note(&lost, Error::DeviceLost { reason: message });
             }
         });
-        let software = report.kind == "software";
-        let tuning = options.tuning.unwrap_or(if software { Tuning::SOFTWARE } else { Tuning::HARDWARE });
+        let tuning = options.tuning.unwrap_or_else(|| Tuning::of(&report));
         let mut limits = MemoryLimits::from(&report);
         limits.binding_bytes = limits.binding_bytes.min(options.max_binding_bytes.unwrap_or(u64::MAX));
         let report = Arc::new(report);
@@ -368,8 +386,8 @@ impl Gpu {
     ///
     /// # Errors
     /// [`Error::DeviceLost`] when it cannot be mapped.
-    pub(crate) async fn read(&self, staging: &wgpu::Buffer, count: usize) -> Result<Vec<f32>> {
-        let bytes = (count * size_of::<f32>()) as u64;
+    pub(crate) async fn read<T: bytemuck::Pod>(&self, staging: &wgpu::Buffer, count: usize) -> Result<Vec<T>> {
+        let bytes = (count * size_of::<T>()) as u64;
         let (send, receive) = futures_channel::oneshot::channel();
         staging.map_async(wgpu::MapMode::Read, ..bytes, move |result| {
             // The receiver is gone only when the caller was dropped; then nobody wants the bytes.
@@ -382,7 +400,7 @@ impl Gpu {
         mapped.map_err(|e| lost(e.to_string()))?.map_err(|e| lost(e.to_string()))?;
         let values = {
             let view = staging.get_mapped_range(..bytes).map_err(|e| lost(e.to_string()))?;
-            bytemuck::pod_collect_to_vec::<u8, f32>(&view)
+            bytemuck::pod_collect_to_vec::<u8, T>(&view)
         };
         staging.unmap();
         Ok(values)

@@ -1,22 +1,33 @@
-//! The WGSL files, one a kernel.
+//! The WGSL files: kernels, and what goes before those of the model.
 
 use super::Source;
 
 macro_rules! shader {
-    ($name:literal, subgroups: $subgroups:literal) => {
-        Source { name: $name, text: include_str!(concat!("../../shaders/", $name, ".wgsl")), subgroups: $subgroups }
+    ($name:literal, model: $model:literal, subgroups: $subgroups:literal) => {
+        Source {
+            name: $name,
+            text: include_str!(concat!("../../shaders/", $name, ".wgsl")),
+            model: $model,
+            subgroups: $subgroups,
+        }
     };
 }
 
-/// Goes before every kernel: where its large arrays are.
+/// Goes before every kernel of the model: what a step is.
+pub(super) const STEP: &str = include_str!("../../shaders/step.wgsl");
+/// Goes before it, too: where its large arrays are.
 pub(super) const ARRAYS_IN_BUFFERS: &str = include_str!("../../shaders/arrays_in_buffers.wgsl");
-/// The twin of [`ARRAYS_IN_BUFFERS`].
+/// Its second form.
 pub(super) const ARRAYS_IN_TEXTURES: &str = include_str!("../../shaders/arrays_in_textures.wgsl");
+/// Its third form.
+pub(super) const ARRAYS_IN_STORAGE_TEXTURES: &str = include_str!("../../shaders/arrays_in_storage_textures.wgsl");
 
-pub(crate) const EMBED: Source = shader!("embed", subgroups: false);
-pub(crate) const LAYER_NORM: Source = shader!("layer_norm", subgroups: false);
-pub(crate) const LAYER_NORM_SUBGROUPS: Source = shader!("layer_norm_subgroups", subgroups: true);
-pub(crate) const LINEAR: Source = shader!("linear", subgroups: false);
-pub(crate) const ATTENTION_SCORES: Source = shader!("attention_scores", subgroups: false);
-pub(crate) const ATTENTION_VALUES: Source = shader!("attention_values", subgroups: false);
-pub(crate) const STREAMING: Source = shader!("streaming", subgroups: false);
+pub(crate) const EMBED: Source = shader!("embed", model: true, subgroups: false);
+pub(crate) const LAYER_NORM: Source = shader!("layer_norm", model: true, subgroups: false);
+pub(crate) const LAYER_NORM_SUBGROUPS: Source = shader!("layer_norm_subgroups", model: true, subgroups: true);
+pub(crate) const LINEAR: Source = shader!("linear", model: true, subgroups: false);
+pub(crate) const ATTENTION_SCORES: Source = shader!("attention_scores", model: true, subgroups: false);
+pub(crate) const ATTENTION_VALUES: Source = shader!("attention_values", model: true, subgroups: false);
+pub(crate) const STREAMING: Source = shader!("streaming", model: false, subgroups: false);
+pub(crate) const STREAMING_STORAGE_TEXTURE: Source =
+    shader!("streaming_storage_texture", model: false, subgroups: false);

@@ -15,6 +15,8 @@ const READ_BYTES: u64 = 16;
 const READS: u32 = 64;
 /// Texels in a row of the texture, which has as many rows: every adapter allows that.
 const WIDTH: u32 = 4096;
+/// The entry point of streaming_storage_texture.wgsl.
+const READ_STORAGE_TEXTURE: &str = "read_storage_texture";
 /// Threads of a workgroup that are tried.
 const WORKGROUPS: [u32; 4] = [8, 16, 64, 256];
 /// A shorter time says more of the submit than of the memory.
@@ -46,6 +48,8 @@ pub struct AdapterSpeed {
     pub buffer: ReadRate,
     /// Reading a texture of format rgba32uint with `textureLoad`, neighbouring threads neighbouring texels.
     pub texture: ReadRate,
+    /// Reading the same as a storage texture; `None` in browsers, not all of which can.
+    pub storage_texture: Option<ReadRate>,
     /// One dispatch more in a pass, from its encoding to its end, microseconds.
     pub dispatch_us: f64,
     /// From a submit until 4 bytes of its result are read, microseconds.
@@ -63,18 +67,25 @@ impl AdapterSpeed {
     pub async fn measure(gpu: &Gpu) -> Result<Self> {
         gpu.allocating("memory to be read", 2 * SWEEP_BYTES, async || {
             let streams = Streams::new(gpu).await?;
+            let texels = [Input::Texture(streams.view.clone())];
             let buffer = streams.read_rate("read_buffer", &streams.buffers).await?;
-            let texture = streams.read_rate("read_texture", &[Input::Texture(streams.view.clone())]).await?;
+            let texture = streams.read_rate("read_texture", &texels).await?;
+            let storage_texture = if cfg!(target_arch = "wasm32") {
+                None
+            } else {
+                Some(streams.read_rate(READ_STORAGE_TEXTURE, &texels).await?)
+            };
             let (dispatch_us, round_trip_us) = (streams.dispatch_us().await?, streams.round_trip_us().await?);
             streams.free().await?;
-            Ok(Self { buffer, texture, dispatch_us, round_trip_us })
+            Ok(Self { buffer, texture, storage_texture, dispatch_us, round_trip_us })
         })
         .await
     }
 
-    /// The faster of the two ways to read, 10⁹ bytes a second.
+    /// The fastest way to read, 10⁹ bytes a second.
     pub fn read_gb_per_second(&self) -> f64 {
-        self.buffer.gb_per_second.max(self.texture.gb_per_second)
+        let storage_texture = self.storage_texture.map_or(0.0, |rate| rate.gb_per_second);
+        self.buffer.gb_per_second.max(self.texture.gb_per_second).max(storage_texture)
     }
 }
 
@@ -134,7 +145,9 @@ impl<'a> Streams<'a> {
             sample_count: 1,
             dimension: wgpu::TextureDimension::D2,
             format: wgpu::TextureFormat::Rgba32Uint,
-            usage: wgpu::TextureUsages::TEXTURE_BINDING | wgpu::TextureUsages::COPY_DST,
+            usage: wgpu::TextureUsages::TEXTURE_BINDING
+                | wgpu::TextureUsages::STORAGE_BINDING
+                | wgpu::TextureUsages::COPY_DST,
             view_formats: &[],
         });
         let view = texture.create_view(&wgpu::TextureViewDescriptor::default());
@@ -167,11 +180,17 @@ impl<'a> Streams<'a> {
     /// `entry` over `inputs`, in workgroups of `threads`.
     async fn sweep(&self, entry: &'static str, threads: u32, inputs: &[Input]) -> Result<Sweep> {
         let constants = [("THREADS", threads), ("READS", READS), ("WIDTH", WIDTH)].map(|(n, v)| (n, f64::from(v)));
+        let module = match entry {
+            READ_STORAGE_TEXTURE => {
+                &self.gpu.compiling(entry, || shaders::STREAMING_STORAGE_TEXTURE.module(self.gpu)).await?
+            }
+            _ => &self.module,
+        };
         let compile = || {
             self.gpu.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
                 label: Some(entry),
                 layout: None,
-                module: &self.module,
+                module,
                 entry_point: Some(entry),
                 compilation_options: wgpu::PipelineCompilationOptions {
                     constants: &constants,
@@ -246,7 +265,7 @@ impl<'a> Streams<'a> {
             let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
             encoder.copy_buffer_to_buffer(&self.written, 0, &staging, 0, Some(4));
             self.gpu.queue.submit([encoder.finish()]);
-            self.gpu.read(&staging, 1).await?;
+            self.gpu.read::<u32>(&staging, 1).await?;
             seconds.push(start.elapsed().as_secs_f64());
         }
         seconds.sort_by(f64::total_cmp);

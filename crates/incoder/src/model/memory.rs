@@ -17,7 +17,7 @@ const SOFTWARE_COLUMNS: u64 = 32;
 pub struct MemoryPlan {
     /// Tokens that the KV cache holds.
     pub context: usize,
-    /// Matrices as fp16, padded to whole blocks of 32 rows; biases and norms as fp32.
+    /// Matrices as fp16, padded to whole blocks of 64 rows; biases and norms as fp32.
     pub weights: u64,
     /// Keys and values of every layer.
     pub kv_cache: u64,
@@ -41,7 +41,7 @@ impl MemoryPlan {
         let columns = max_columns(config, context, limits) as u64;
         let logits = 4 * (MAX_LOGITS as u64).min(columns) * blocks(vocab);
         let positions = row(d, 4);
-        let scores = row(heads, 4);
+        let scores = context_rows.div_ceil(4).saturating_mul(heads).saturating_mul(16);
         let mut unsplit = vec![
             ("positions", positions),
             ("keys or values of a layer", one_side),
@@ -108,7 +108,10 @@ impl MemoryPlan {
 
 /// Tokens of one step; fewer where the widest activation would not fit a binding.
 pub(super) fn max_columns(config: &Config, context: usize, limits: &MemoryLimits) -> usize {
-    let widest = (config.heads as u64).saturating_mul(context as u64).max(config.ffn_dim.max(config.d_model) as u64);
+    let widest = (config.heads as u64)
+        .saturating_mul((context as u64).div_ceil(4))
+        .saturating_mul(4)
+        .max(config.ffn_dim.max(config.d_model) as u64);
     let fitting = limits.buffer() / widest.saturating_mul(4).max(1);
     let wanted = if limits.software { SOFTWARE_COLUMNS } else { HARDWARE_COLUMNS };
     wanted.min(fitting).max(1) as usize

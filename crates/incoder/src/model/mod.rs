@@ -2,6 +2,7 @@
 
 mod memory;
 mod plan;
+mod profile;
 mod step;
 #[cfg(test)]
 mod tests;
@@ -9,3 +10,4 @@ mod weights;
 
 pub use memory::MemoryPlan;
 pub(crate) use plan::Plan;
+pub use profile::KernelTime;

@@ -1,12 +1,12 @@
 //! The forward step over named buffers: the recipe of the model, laid out once at load.
 
 use super::memory::{MemoryPlan, max_columns};
-use super::step::{PIPELINES, Shapes, Step};
+use super::step::{Shapes, Step};
 use super::weights::{BLOCK_ROWS, Weights};
 use crate::checkpoint::{Checkpoint, Folder};
 use crate::config::Config;
 use crate::error::Result;
-use crate::forward::{Column, sinusoids};
+use crate::forward::{Column, Kv, sinusoids};
 use crate::gpu::{Array, Gpu, Texel};
 use crate::load::{LoadOptions, Loaded, Progress};
 
@@ -18,11 +18,13 @@ pub(super) const MAX_LOGITS: usize = 16;
 /// A loaded model: weights, KV cache and the dispatches of one step.
 #[derive(Debug)]
 pub(crate) struct Plan {
-    gpu: Gpu,
-    config: Config,
+    pub(super) gpu: Gpu,
+    pub(super) config: Config,
     capacity: usize,
     max_columns: usize,
-    step: Step,
+    /// How keys and values are stored.
+    pub(super) kv: Kv,
+    pub(super) step: Step,
     logits: wgpu::Buffer,
     staging: wgpu::Buffer,
 }
@@ -65,7 +67,7 @@ impl Activations {
             q: wide("q", d)?,
             mixed: wide("mixed", d)?,
             inner: wide("inner", config.ffn_dim)?,
-            scores: gpu.array("scores", Texel::Float, capacity as u32, (columns * config.heads) as u32)?,
+            scores: gpu.array("scores", Texel::Floats, capacity.div_ceil(4) as u32, (columns * config.heads) as u32)?,
             positions,
             logits: gpu.storage("logits", logits_bytes)?,
             staging: gpu.buffer("logits to read", logits_bytes, readable)?,
@@ -96,7 +98,8 @@ impl Plan {
         let shapes = Shapes::new(config, capacity, kv);
         let load = async || {
             let activations = Activations::new(gpu, config, capacity, max_columns).await?;
-            let mut compiled = |done| on_progress(Progress::Compile { done, total: PIPELINES });
+            let total = Step::pipelines(gpu);
+            let mut compiled = |done| on_progress(Progress::Compile { done, total });
             let step = Step::new(gpu, shapes.clone(), &mut compiled).await?;
             let checkpoint = Checkpoint::open(folder, config).await?;
             let mut loaded = Loaded::new(config, on_progress);
@@ -108,7 +111,7 @@ impl Plan {
         let (activations, step) = gpu.allocating("the model and its KV cache", bytes, load).await?;
         let Activations { logits, staging, .. } = activations;
         let config = config.clone();
-        let mut plan = Self { gpu: gpu.clone(), config, capacity, max_columns, step, logits, staging };
+        let mut plan = Self { gpu: gpu.clone(), config, capacity, max_columns, kv, step, logits, staging };
         if options.warm_up {
             on_progress(Progress::WarmUp { done: 0, total: 1 });
             plan.warm_up().await?;
@@ -182,7 +185,7 @@ impl Plan {
             self.gpu.finished().await?;
             return Ok(Vec::new());
         }
-        let read = self.gpu.read(&self.staging, values).await?;
+        let read: Vec<f32> = self.gpu.read(&self.staging, values).await?;
         Ok(read.chunks_exact(stride).map(|row| row[..self.config.vocab_size].to_vec()).collect())
     }
 }

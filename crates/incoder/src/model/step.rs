@@ -1,6 +1,6 @@
 //! The kernels of one model, compiled for its shapes, and the list of dispatches that a step is.
 
-use super::weights::{Linear, Matrix, Norm};
+use super::weights::{BLOCK_ROWS, GROUP, Linear, Matrix, Norm};
 use crate::config::Config;
 use crate::error::Result;
 use crate::forward::{Column, Kv};
@@ -8,8 +8,6 @@ use crate::gpu::{self, Array, Binding, Gpu, Kernel, Resource, Texel, shaders};
 
 /// Tokens that one read of the weights serves: the variants of linear.wgsl.
 const TILES: [u32; 4] = [1, 2, 4, 8];
-/// Pipelines that [`Step::new`] compiles.
-pub(crate) const PIPELINES: u64 = 5 + 4 * TILES.len() as u64;
 /// Most columns of a step: what the shaders' `State` holds.
 pub(super) const MOST_COLUMNS: usize = 128;
 /// Threads of embed.wgsl.
@@ -52,10 +50,24 @@ mod at {
     pub const X: u32 = 11;
 }
 
+/// What a dispatch has to read, beside a few values for each column.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Reads {
+    /// Nothing that counts.
+    Little,
+    /// A matrix.
+    Weights { rows: u64, inputs: u64 },
+    /// Keys or values of one layer.
+    Cache,
+}
+
 /// One dispatch.
 #[derive(Debug)]
 struct Op {
-    /// One kernel, or one for each of [`TILES`].
+    /// Its entry point.
+    name: &'static str,
+    reads: Reads,
+    /// One kernel, or one for each of the [`tiles`].
     kernels: Vec<Kernel>,
     bindings: wgpu::BindGroup,
     grid: Grid,
@@ -105,6 +117,13 @@ struct State {
     logits: u32,
     spare: [u32; 2],
     column: [Column; MOST_COLUMNS],
+}
+
+/// The variants of linear.wgsl that `gpu` runs.
+fn tiles(gpu: &Gpu) -> &'static [u32] {
+    let most = gpu.tuning().linear_columns;
+    let count = TILES.iter().take_while(|&&tile| tile <= most).count();
+    &TILES[..count.max(1)]
 }
 
 /// Everything the kernels are compiled for.
@@ -159,9 +178,14 @@ pub(crate) struct Step {
 }
 
 impl Step {
+    /// How many pipelines [`Step::new`] compiles.
+    pub fn pipelines(gpu: &Gpu) -> u64 {
+        5 + 4 * tiles(gpu).len() as u64
+    }
+
     /// Compiles the kernels for `shapes`.
     ///
-    /// `on_compiled` is told how many of the [`PIPELINES`] are done.
+    /// `on_compiled` is told how many of the [`Step::pipelines`] are done.
     ///
     /// # Errors
     /// [`crate::Error::Kernel`] when the adapter's compiler refuses a shader.
@@ -177,8 +201,8 @@ impl Step {
             let width = shapes.d_model as f64 / 4.0;
             [vec![("THREADS", f64::from(tuning.norm_threads)), ("WIDTH", width), ("LAST", flag(last))]]
         };
-        let tiles = |extra: &[(&'static str, f64)]| {
-            TILES.map(|tile| {
+        let tiled = |extra: &[(&'static str, f64)]| -> Vec<_> {
+            let variant = |&tile: &u32| {
                 // A wide tile has enough work in a thread already; more slices only cost workgroup memory.
                 let slices = (2 * tuning.linear_slices / tile).clamp(1, tuning.linear_slices);
                 let blocks = f64::from(tuning.linear_blocks);
@@ -186,7 +210,8 @@ impl Step {
                     vec![("COLUMNS", f64::from(tile)), ("SLICES", f64::from(slices)), ("BLOCKS", blocks)];
                 constants.extend_from_slice(extra);
                 constants
-            })
+            };
+            tiles(gpu).iter().map(variant).collect()
         };
         let octets = shapes.head_dim as u32 / 8;
         let value_slices = tuning.value_slices.min(MAX_THREADS / octets).max(1);
@@ -211,8 +236,8 @@ impl Step {
         let embed = [weights, state, matrix, (at::POSITIONS, Read), (at::X, Write)];
         let normed = [output, state, (at::SCALE, Read), (at::SHIFT, Read), (at::X, Read)];
         let to_cache = [weights, input, output, keys, cached_values, state, matrix, bias];
-        let to_scores = [input, cached, (at::SCORES_WRITTEN, WriteArray(Texel::Float)), state];
-        let to_mixed = [output, cached, (at::SCORES, ReadArray(Texel::Float)), state];
+        let to_scores = [input, cached, (at::SCORES_WRITTEN, WriteArray(Texel::Floats)), state];
+        let to_mixed = [output, cached, (at::SCORES, ReadArray(Texel::Floats)), state];
         let to_output = [weights, input, output, state, matrix, bias];
         let to_residual = [weights, input, state, matrix, bias, y];
         let to_logits = [weights, input, state, matrix, y];
@@ -222,12 +247,12 @@ impl Step {
             embed: compiler.entry(shaders::EMBED, "embed", &embed, &scale).await?,
             norm: compiler.entry(norm_source, "layer_norm", &normed, &norm(false)).await?,
             norm_last: compiler.entry(norm_source, "layer_norm", &normed, &norm(true)).await?,
-            qkv: compiler.entry(linear, "project_qkv", &to_cache, &tiles(&qkv)).await?,
+            qkv: compiler.entry(linear, "project_qkv", &to_cache, &tiled(&qkv)).await?,
             scores: compiler.entry(shaders::ATTENTION_SCORES, "attention_scores", &to_scores, &[scores]).await?,
             values: compiler.entry(shaders::ATTENTION_VALUES, "attention_values", &to_mixed, &[values]).await?,
-            residual: compiler.entry(linear, "project_residual", &to_residual, &tiles(&[])).await?,
-            gelu: compiler.entry(linear, "project_gelu", &to_output, &tiles(&[])).await?,
-            logits: compiler.entry(linear, "project_logits", &to_logits, &tiles(&[])).await?,
+            residual: compiler.entry(linear, "project_residual", &to_residual, &tiled(&[])).await?,
+            gelu: compiler.entry(linear, "project_gelu", &to_output, &tiled(&[])).await?,
+            logits: compiler.entry(linear, "project_logits", &to_logits, &tiled(&[])).await?,
             ops: Vec::new(),
             gpu: gpu.clone(),
             shapes,
@@ -240,12 +265,12 @@ impl Step {
         self.ops.clear();
     }
 
-    fn add(&mut self, entry: fn(&Self) -> &Entry, grid: Grid, resources: &[(u32, Resource<'_>)]) {
+    fn add(&mut self, entry: fn(&Self) -> &Entry, grid: Grid, reads: Reads, resources: &[(u32, Resource<'_>)]) {
         let entry = entry(self);
         let mut all = vec![(at::STATE, (&self.state).into())];
         all.extend_from_slice(resources);
         let bindings = gpu::bind(&self.gpu, entry.name, &entry.layout, &all);
-        let op = Op { kernels: entry.kernels.clone(), bindings, grid };
+        let op = Op { name: entry.name, reads, kernels: entry.kernels.clone(), bindings, grid };
         self.ops.push(op);
     }
 
@@ -260,7 +285,9 @@ impl Step {
         for slice in &matrix.slices {
             let mut all = vec![(at::WEIGHTS, (&slice.weights).into()), (at::MATRIX, (&slice.dimensions).into())];
             all.extend_from_slice(resources);
-            self.add(entry, grid(slice.blocks.div_ceil(self.gpu.tuning().linear_blocks)), &all);
+            let grid = grid(slice.blocks.div_ceil(self.gpu.tuning().linear_blocks));
+            let (rows, inputs) = (u64::from(slice.blocks) * BLOCK_ROWS as u64, u64::from(matrix.groups) * GROUP as u64);
+            self.add(entry, grid, Reads::Weights { rows, inputs }, &all);
         }
     }
 
@@ -274,18 +301,18 @@ impl Step {
                 (at::POSITIONS, positions.into()),
                 (at::X, x.into()),
             ];
-            self.add(|step| &step.embed, grid, &resources);
+            self.add(|step| &step.embed, grid, Reads::Little, &resources);
         }
     }
 
     /// y = LN(x)
     pub fn norm(&mut self, x: &wgpu::Buffer, norm: &Norm, y: &Array) {
-        self.add(|step| &step.norm, Grid::Columns(1), &normed(x, norm, y));
+        self.add(|step| &step.norm, Grid::Columns(1), Reads::Little, &normed(x, norm, y));
     }
 
     /// y = LN(x) of the columns whose logits are read, packed to the front.
     pub fn norm_last(&mut self, x: &wgpu::Buffer, norm: &Norm, y: &Array) {
-        self.add(|step| &step.norm_last, Grid::Logits, &normed(x, norm, y));
+        self.add(|step| &step.norm_last, Grid::Logits, Reads::Little, &normed(x, norm, y));
     }
 
     /// q = (Wq h + bq) / sqrt(head dim); Wk h + bk and Wv h + bv go to each column's row of the cache.
@@ -304,14 +331,14 @@ impl Step {
     pub fn scores(&mut self, q: &Array, keys: &Array, scores: &Array) {
         let grid = Grid::Scores { heads: self.shapes.heads as u32, threads: self.gpu.tuning().score_threads };
         let resources = [(at::INPUT, q.into()), (at::CACHE, keys.into()), (at::SCORES_WRITTEN, scores.into())];
-        self.add(|step| &step.scores, grid, &resources);
+        self.add(|step| &step.scores, grid, Reads::Cache, &resources);
     }
 
     /// y = softmax(scores) V, heads side by side.
     pub fn values(&mut self, scores: &Array, values: &Array, y: &Array) {
         let grid = Grid::Columns(self.shapes.heads as u32);
         let resources = [(at::SCORES, scores.into()), (at::CACHE, values.into()), (at::OUTPUT, y.into())];
-        self.add(|step| &step.values, grid, &resources);
+        self.add(|step| &step.values, grid, Reads::Cache, &resources);
     }
 
     /// x += W input + b
@@ -334,18 +361,42 @@ impl Step {
 
     /// All dispatches for `columns` in one compute pass; the logits of the last `logits` of them.
     pub fn encode(&self, encoder: &mut wgpu::CommandEncoder, columns: &[Column], logits: usize) {
+        self.write_state(columns, logits);
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+        for op in &self.ops {
+            op.dispatch(&mut pass, columns, logits);
+        }
+    }
+
+    /// As [`Step::encode`], with a pass for each dispatch, which writes two of `timestamps`: before and after it.
+    pub fn encode_timed(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        columns: &[Column],
+        logits: usize,
+        timestamps: &wgpu::QuerySet,
+    ) {
+        self.write_state(columns, logits);
+        for (i, op) in (0..).zip(&self.ops) {
+            let writes = wgpu::ComputePassTimestampWrites {
+                query_set: timestamps,
+                beginning_of_pass_write_index: Some(2 * i),
+                end_of_pass_write_index: Some(2 * i + 1),
+            };
+            let descriptor = wgpu::ComputePassDescriptor { label: Some(op.name), timestamp_writes: Some(writes) };
+            op.dispatch(&mut encoder.begin_compute_pass(&descriptor), columns, logits);
+        }
+    }
+
+    /// Every dispatch's entry point, and what it reads.
+    pub fn dispatches(&self) -> impl ExactSizeIterator<Item = (&'static str, Reads)> {
+        self.ops.iter().map(|op| (op.name, op.reads))
+    }
+
+    fn write_state(&self, columns: &[Column], logits: usize) {
         let mut state = vec![columns.len() as u32, logits as u32, 0, 0];
         state.extend_from_slice(bytemuck::cast_slice(columns));
         self.gpu.queue.write_buffer(&self.state, 0, bytemuck::cast_slice(&state));
-        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-        for op in &self.ops {
-            let (kernel, [x, y, z]) = op.sized(columns, logits as u32);
-            if y > 0 {
-                pass.set_pipeline(&kernel.pipeline);
-                pass.set_bind_group(0, &op.bindings, &[]);
-                pass.dispatch_workgroups(x, y, z);
-            }
-        }
     }
 }
 
@@ -354,11 +405,21 @@ fn normed<'a>(x: &'a wgpu::Buffer, norm: &'a Norm, y: &'a Array) -> [(u32, Resou
 }
 
 impl Op {
+    fn dispatch(&self, pass: &mut wgpu::ComputePass<'_>, columns: &[Column], logits: usize) {
+        let (kernel, [x, y, z]) = self.sized(columns, logits as u32);
+        if y > 0 {
+            pass.set_pipeline(&kernel.pipeline);
+            pass.set_bind_group(0, &self.bindings, &[]);
+            pass.dispatch_workgroups(x, y, z);
+        }
+    }
+
     /// The kernel for this step and its workgroups; y is 0 when there is nothing to do.
     fn sized(&self, columns: &[Column], logits: u32) -> (&Kernel, [u32; 3]) {
         let count = columns.len() as u32;
         let tiled = |x: u32, count: u32| {
-            let variant = TILES.iter().position(|&tile| tile >= count).unwrap_or(TILES.len() - 1);
+            let most = self.kernels.len() - 1;
+            let variant = TILES[..most].iter().position(|&tile| tile >= count).unwrap_or(most);
             (&self.kernels[variant], [x, count.div_ceil(TILES[variant]), 1])
         };
         let single = |grid| (&self.kernels[0], grid);
@@ -369,7 +430,7 @@ impl Op {
             Grid::LogitTiles(x) => tiled(x, logits),
             Grid::Scores { heads, threads } => {
                 let attended = columns.iter().map(Column::attended).max().unwrap_or(0);
-                single([attended.div_ceil(threads), heads, count])
+                single([attended.div_ceil(4 * threads), heads, count])
             }
         }
     }

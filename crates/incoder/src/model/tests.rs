@@ -1,11 +1,11 @@
 //! Every kernel against the plain CPU reference, over odd shapes, in every variant.
 
 use super::step::{Shapes, Step};
-use super::weights::Weights;
+use super::weights::{BLOCK_ROWS, Weights};
 use crate::checkpoint::{Checkpoint, MemoryFolder, tensor_shapes};
 use crate::config::Config;
 use crate::forward::{Column, Kv, sinusoids};
-use crate::gpu::{Array, Gpu, GpuOptions, Resource, Texel, Tuning};
+use crate::gpu::{Array, Arrays, Gpu, GpuOptions, Resource, TEXEL_BYTES, Texel, Tuning};
 use crate::load::LoadOptions;
 use crate::reference::{Reference, attend, gelu, stored};
 use half::f16;
@@ -69,8 +69,9 @@ fn variants() -> Vec<(&'static str, Gpu)> {
         ("software, no subgroups", open(Tuning::SOFTWARE, true)),
         ("hardware", open(Tuning::HARDWARE, false)),
         ("hardware, no subgroups", open(Tuning::HARDWARE, true)),
-        ("software, buffers", open(Tuning { textures: false, ..Tuning::SOFTWARE }, false)),
-        ("hardware, textures", open(Tuning { textures: true, ..Tuning::HARDWARE }, false)),
+        ("llvmpipe", open(Tuning::LLVMPIPE, false)),
+        ("software, buffers", open(Tuning { arrays: Arrays::Buffers, ..Tuning::SOFTWARE }, false)),
+        ("hardware, textures", open(Tuning { arrays: Arrays::Textures, ..Tuning::HARDWARE }, false)),
     ]
 }
 
@@ -115,12 +116,12 @@ fn run(
 /// An array of rows of `width` texels each that holds `values`.
 fn array<T: bytemuck::Pod>(gpu: &Gpu, texel: Texel, width: usize, values: &[T]) -> Array {
     let bytes: &[u8] = bytemuck::cast_slice(values);
-    let rows = bytes.len() / (width * texel.bytes() as usize);
+    let rows = bytes.len() / (width * TEXEL_BYTES as usize);
     let array = gpu.array("array", texel, width as u32, rows as u32).unwrap();
     match &array {
         Array::Buffer(buffer) => gpu.queue.write_buffer(buffer, 0, bytes),
         Array::Texture(texture, _) => {
-            let bytes_per_row = Some(width as u32 * texel.bytes() as u32);
+            let bytes_per_row = Some(width as u32 * TEXEL_BYTES as u32);
             let layout = wgpu::TexelCopyBufferLayout { offset: 0, bytes_per_row, rows_per_image: None };
             gpu.queue.write_texture(texture.as_image_copy(), bytes, layout, texture.size());
         }
@@ -231,7 +232,7 @@ fn check_kernels(
         &what("residual"),
     );
 
-    let stride = vocab.next_multiple_of(32);
+    let stride = vocab.next_multiple_of(BLOCK_ROWS);
     let out = output(logits * stride);
     let got = run((&out).into(), &|step| step.logits(&input, &weights.embedding, &out));
     for (i, x) in inputs.chunks_exact(d).take(logits).enumerate() {
@@ -299,7 +300,7 @@ fn check_attention(
         let words = rows.len() / 16 / capacity;
         let word = |row: usize, word: usize| &rows[(row * words + word) * 16..][..16];
         let mut bytes = Vec::with_capacity(rows.len());
-        if gpu.tuning().textures {
+        if gpu.tuning().arrays != Arrays::Buffers {
             // [word, row]
             (0..words).for_each(|w| (0..capacity).for_each(|row| bytes.extend_from_slice(word(row, w))));
         } else {
@@ -315,7 +316,8 @@ fn check_attention(
     };
     let (key_cache, value_cache) = (cached(&keys), cached(&values));
     let q = array(gpu, Texel::Floats, d / 4, &queries);
-    let scores = gpu.array("scores", Texel::Float, capacity as u32, (columns.len() * heads) as u32).unwrap();
+    let scores =
+        gpu.array("scores", Texel::Floats, capacity.div_ceil(4) as u32, (columns.len() * heads) as u32).unwrap();
     let out = array(gpu, Texel::Floats, d / 4, &vec![f32::NAN; columns.len() * d]);
     let got = run(gpu, step, &columns, 1, (&out).into(), |step| {
         step.scores(&q, &key_cache, &scores);
@@ -381,7 +383,7 @@ fn an_adapter_too_small_is_refused_with_numbers() {
     let error = block_on(super::Plan::load(&gpu, &config, &folder, 16, &F16, &mut |_| {})).unwrap_err().to_string();
     assert_eq!(
         error,
-        "layers.0.fc2.weight (one block of 32 rows, a binding, bytes) needs 131072, this adapter allows 100000"
+        "layers.0.fc2.weight (one block of 64 rows, a binding, bytes) needs 262144, this adapter allows 100000"
     );
 }
 

@@ -7,7 +7,7 @@ use crate::gpu::{Array, Gpu, SETTLE_BYTES};
 use half::f16;
 
 /// Rows of a block of the weight layout: see linear.wgsl.
-pub(crate) const BLOCK_ROWS: usize = 32;
+pub(crate) const BLOCK_ROWS: usize = 64;
 /// Inputs that lie together, 16 bytes of fp16.
 pub(crate) const GROUP: usize = 8;
 /// Bytes of fp16 packed and uploaded at a time.
@@ -26,11 +26,11 @@ struct Dimensions {
 /// Some rows of a matrix in an array of their own, as large as one binding may be.
 #[derive(Debug)]
 pub(crate) struct Slice {
-    /// fp16 in blocks of 32 rows.
+    /// fp16 in blocks of 64 rows.
     pub weights: Array,
     /// The `Matrix` uniform of the kernels.
     pub dimensions: wgpu::Buffer,
-    /// Blocks of 32 rows, the last one padded with zeros.
+    /// Blocks of 64 rows, the last one padded with zeros.
     pub blocks: u32,
 }
 
@@ -233,7 +233,7 @@ impl Uploader<'_> {
     }
 }
 
-/// Where a row of a block lies among the 32.
+/// Where a row of a block lies among the 64.
 fn slot(row: usize) -> usize {
     row % 8 * (BLOCK_ROWS / 8) + row / 8
 }
@@ -249,8 +249,8 @@ fn lcm(a: usize, b: usize) -> usize {
 /// Groups of inputs that are packed together: a cache line of every row.
 const TILE_GROUPS: usize = 4;
 
-/// Row-major rows → the layout of linear.wgsl: blocks of 32 rows; in each, for every group of 8 inputs, the rows in the order
-/// 0, 8, 16, 24, 1, 9 and so on; rows that are missing from the last block are 0. `put` takes bytes and where they go.
+/// Row-major rows → the layout of linear.wgsl: blocks of 64 rows; in each, for every group of 8 inputs, the rows in the order
+/// 0, 8, … 56, 1, 9 and so on; rows that are missing from the last block are 0. `put` takes bytes and where they go.
 fn pack(rows: &[f16], inputs: usize, put: &mut dyn FnMut(usize, &[u8])) {
     let groups = inputs / GROUP;
     let group_values = BLOCK_ROWS * GROUP;

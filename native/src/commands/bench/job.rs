@@ -1,9 +1,10 @@
 //! What is timed: each job is something that a user waits for. On token ids, so that no tokenizer is needed.
 
+use super::Measurement;
 use super::table::{Row, Spread};
 use super::work::Work;
 use crate::failure::Result;
-use incoder::{Cancel, Draw, Sampler, Sampling, Session};
+use incoder::{Cancel, Draw, KernelTime, Sampler, Sampling, Session};
 use std::fmt;
 use std::time::Instant;
 
@@ -68,6 +69,17 @@ impl Bench {
         ids
     }
 
+    /// Most tokens of one step.
+    pub fn largest_step(&self) -> usize {
+        self.session.prefill_chunk()
+    }
+
+    /// The kernels of a step of `tokens` tokens after `depth` others.
+    pub async fn profile(&mut self, depth: usize, tokens: usize) -> Result<Vec<KernelTime>> {
+        self.set_context(&self.ids(depth.max(1))).await?;
+        Ok(self.session.profile(tokens).await?)
+    }
+
     async fn set_context(&mut self, ids: &[u32]) -> Result<()> {
         self.session.set_context(ids, &self.cancel).await?;
         Ok(())
@@ -101,10 +113,9 @@ impl Bench {
     }
 }
 
-impl Job {
-    /// Tokens of context that it takes.
-    pub fn need(self) -> usize {
-        match self {
+impl Measurement for Job {
+    fn need(&self) -> usize {
+        match *self {
             Self::Prompt { prompt } => prompt,
             Self::Decode { depth, new } => depth.max(1).saturating_add(new),
             Self::PromptAndDecode { prompt, new } => prompt.saturating_add(new),
@@ -113,8 +124,26 @@ impl Job {
         }
     }
 
+    fn rows(
+        &self,
+        bench: &mut Bench,
+        repetitions: usize,
+        limit: Option<f64>,
+        done: &mut dyn FnMut(),
+    ) -> Result<Vec<Row>> {
+        let mut times = Vec::with_capacity(repetitions + 1);
+        for repetition in 0..=repetitions {
+            times.push(pollster::block_on(self.time(bench, repetition))?);
+            done();
+        }
+        // The first one is the warm-up.
+        Ok(self.figures(&times[1..], &bench.work, limit))
+    }
+}
+
+impl Job {
     /// Does it once. Repetition 0 is the warm-up, for which a few new tokens are enough.
-    pub async fn time(self, bench: &mut Bench, repetition: usize) -> Result<Time> {
+    async fn time(self, bench: &mut Bench, repetition: usize) -> Result<Time> {
         let most = if repetition == 0 { WARM_UP_TOKENS } else { usize::MAX };
         let rest = bench.ids(RIGHT + SENTINELS);
         match self {
@@ -161,7 +190,7 @@ impl Job {
     }
 
     /// The rows of its times; `limit` in GB/s.
-    pub fn rows(self, times: &[Time], work: &Work, limit: Option<f64>) -> Vec<Row> {
+    fn figures(self, times: &[Time], work: &Work, limit: Option<f64>) -> Vec<Row> {
         let (first, all) = (Spread::of(times.iter().map(|t| t.first_ms)), Spread::of(times.iter().map(|t| t.ms)));
         match self {
             Self::Prompt { prompt } => {

@@ -1,6 +1,8 @@
 //! `incoder bench`: how fast a model runs, beside what the GPU can do at most.
 
 mod job;
+mod kernels;
+mod profile;
 mod table;
 mod work;
 
@@ -10,10 +12,13 @@ use crate::hub::Needs;
 use crate::random_model::RandomModel;
 use crate::terminal::{Interrupt, Output, Steps, note};
 use crate::{Global, cli, engine, model_folder, report};
+use clap::ValueEnum as _;
 use incoder::gpu::{AdapterSpeed, ReadRate};
-use incoder::{Cancel, Config, Device, Folder, LoadOptions, MemoryLimits, MemoryPlan};
+use incoder::{Cancel, Device, Folder, LoadOptions, MemoryLimits, MemoryPlan, Session};
 use job::{Bench, Job};
+use profile::Profile;
 use serde::Serialize;
+use std::fmt::Display;
 use table::{Row, Table};
 use work::Work;
 
@@ -24,6 +29,21 @@ struct Benchmark {
     setting: Setting,
     rows: Vec<Row>,
     left_out: Vec<LeftOut>,
+}
+
+/// Something whose figures are rows of the table. Its name is the first row's.
+trait Measurement: Display {
+    /// Tokens of context that it takes.
+    fn need(&self) -> usize;
+
+    /// Does it once for warming up and then `repetitions` times; `limit` in GB/s. `done` is told of each time.
+    fn rows(
+        &self,
+        bench: &mut Bench,
+        repetitions: usize,
+        limit: Option<f64>,
+        done: &mut dyn FnMut(),
+    ) -> Result<Vec<Row>>;
 }
 
 /// What was measured, and on what.
@@ -39,6 +59,8 @@ struct Setting {
     device: On,
     /// null on the CPU.
     limit: Option<Limit>,
+    /// The largest difference of a logit from the CPU reference's, of the largest one, where they were compared.
+    reference_error: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -57,6 +79,7 @@ struct Limit {
     read_gb_per_second: f64,
     buffer: ReadRate,
     texture: ReadRate,
+    storage_texture: Option<ReadRate>,
     dispatch_us: f64,
     round_trip_us: f64,
 }
@@ -70,55 +93,80 @@ struct LeftOut {
 }
 
 pub fn run(args: &cli::Bench, global: &Global) -> Result<()> {
-    let jobs = jobs(args)?;
     let form = if global.json { cli::Table::Json } else { args.output.unwrap_or(cli::Table::Md) };
+    let timed = if args.profile || args.kernels { Vec::new() } else { jobs(args)? };
     // Nothing here is worth waiting for: Ctrl-C ends it at once, and the rows that were done have been printed.
     let interrupt = Interrupt::install()?;
-    let (setting, mut bench) = open(args, &interrupt.cancel, global)?;
-    let (jobs, large): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(|job| job.need() <= setting.context_tokens);
-    let too_large =
-        |job: &Job| LeftOut { row: job.to_string(), need_tokens: job.need(), have_tokens: setting.context_tokens };
-    let left_out: Vec<LeftOut> = large.iter().map(too_large).collect();
+    let mut output = Output::new(&interrupt.cancel);
+    if args.kernels {
+        let shapes = args.shape.map_or_else(|| cli::Shape::value_variants().to_vec(), |shape| vec![shape]);
+        for shape in shapes {
+            let (setting, bench) = kernels::open(args, shape, &interrupt.cancel, global)?;
+            let steps = kernels::steps(&bench);
+            measure(steps, setting, bench, (args, form, global), &mut output)?;
+        }
+    } else {
+        let (setting, bench) = open(args, &interrupt.cancel, global)?;
+        let asked = if args.profile { profiles(args, &bench) } else { timed };
+        measure(asked, setting, bench, (args, form, global), &mut output)?;
+    }
+    output.finish()
+}
+
+/// Measures what fits, and prints it row by row.
+fn measure(
+    asked: Vec<Box<dyn Measurement>>,
+    setting: Setting,
+    mut bench: Bench,
+    (args, form, global): (&cli::Bench, cli::Table, &Global),
+    output: &mut Output,
+) -> Result<()> {
+    let (asked, large): (Vec<_>, Vec<_>) = asked.into_iter().partition(|one| one.need() <= setting.context_tokens);
+    let have_tokens = setting.context_tokens;
+    let too_large = large.iter().map(|one| LeftOut { row: one.to_string(), need_tokens: one.need(), have_tokens });
+    let left_out: Vec<LeftOut> = too_large.collect();
     for LeftOut { row, need_tokens, have_tokens } in &left_out {
         note(
             global.quiet,
             &format!("left out: {row} takes {need_tokens} tokens, the context holds {have_tokens} (-c)"),
         );
     }
-    if jobs.is_empty() {
-        return Err(Failure::usage(format!("nothing fits a context of {} tokens: see -c", setting.context_tokens)));
+    if asked.is_empty() {
+        return Err(Failure::usage(format!("nothing fits a context of {have_tokens} tokens: see -c")));
     }
-    let mut output = Output::new(&interrupt.cancel);
+    let limit = setting.limit.as_ref().map(|limit| limit.read_gb_per_second);
     let table = Table::new(form, &setting);
     output.given(&table.head(&setting));
-    let bar = Steps::new(jobs.len() * (args.repetitions + 1), global.quiet);
+    let bar = Steps::new(asked.len() * (args.repetitions + 1), global.quiet);
     let mut rows = Vec::new();
-    for job in &jobs {
-        bar.begin(&job.to_string());
-        let mut times = Vec::with_capacity(args.repetitions);
-        for repetition in 0..=args.repetitions {
-            let time = pollster::block_on(job.time(&mut bench, repetition))?;
-            // The first one is the warm-up.
-            times.extend((repetition > 0).then_some(time));
-            bar.done();
-        }
-        let new = job.rows(&times, &bench.work, setting.limit.as_ref().map(|limit| limit.read_gb_per_second));
+    for one in &asked {
+        bar.begin(&one.to_string());
+        let new = one.rows(&mut bench, args.repetitions, limit, &mut || bar.done())?;
         bar.beside(|| new.iter().for_each(|row| output.given(&table.row(row))));
         rows.extend(new);
-        if interrupt.cancel.is_cancelled() {
-            // Nobody reads any more.
+        if output.is_cancelled() {
             break;
         }
     }
     drop(bar);
-    if form == cli::Table::Json {
-        output.exact(&report::line(&Benchmark { setting, rows, left_out })?);
+    match form {
+        cli::Table::Json => output.exact(&report::line(&Benchmark { setting, rows, left_out })?),
+        cli::Table::Md if args.kernels => output.given("\n"),
+        _ => {}
     }
-    output.finish()
+    Ok(())
+}
+
+/// A step that decodes after each depth, and one that prefills.
+fn profiles(args: &cli::Bench, bench: &Bench) -> Vec<Box<dyn Measurement>> {
+    let decode = args.n_depth.iter().map(|&depth| Profile { depth, tokens: 1 });
+    let prompts = args.n_prompt.iter().filter(|&&prompt| prompt > 0);
+    let prefill = prompts.map(|&prompt| Profile { depth: 0, tokens: prompt.min(bench.largest_step()) });
+    decode.chain(prefill).map(|one| Box::new(one) as Box<dyn Measurement>).collect()
 }
 
 /// What was asked for, in the order of the rows.
-fn jobs(args: &cli::Bench) -> Result<Vec<Job>> {
+fn jobs(args: &cli::Bench) -> Result<Vec<Box<dyn Measurement>>> {
     let some = |counts: &[usize]| counts.iter().copied().filter(|&n| n > 0).collect::<Vec<_>>();
     let (prompts, news) = (some(&args.n_prompt), some(&args.n_gen));
     let mut jobs: Vec<Job> = prompts.iter().map(|&prompt| Job::Prompt { prompt }).collect();
@@ -140,7 +188,7 @@ fn jobs(args: &cli::Bench) -> Result<Vec<Job>> {
     if jobs.is_empty() {
         return Err(Failure::usage("nothing to measure: -p and -n are 0, and there is no infilling"));
     }
-    Ok(jobs)
+    Ok(jobs.into_iter().map(|job| Box::new(job) as Box<dyn Measurement>).collect())
 }
 
 /// Opens the device, measures what it can do while its memory is free, and loads the model.
@@ -154,10 +202,33 @@ fn open(args: &cli::Bench, cancel: &Cancel, global: &Global) -> Result<(Setting,
         (_, Some(name)) => name.to_string_lossy().into_owned(),
         _ => "the demo model".to_owned(),
     };
-    let config = Config::from_json(&pollster::block_on(folder.text("config.json", 1 << 20))?)?;
     let is_demo = args.shape.is_none() && args.model.name.is_none();
+    let device = choose(args, is_demo, global)?;
+    let options = LoadOptions { context: args.ctx_size, kv: args.kv.into(), warm_up: false };
+    let (setting, session) = load(args, model, folder.as_ref(), &device, &options, global)?;
+    let config = session.config().clone();
+    let work = Work::new(&config, setting.weight_bytes, options.kv);
+    Ok((setting, Bench::new(session, work, cancel)?))
+}
+
+/// The device asked for. Kernels are a GPU's.
+fn choose(args: &cli::Bench, is_demo: bool, global: &Global) -> Result<Device> {
     let device = engine::choose(args.device.as_deref(), is_demo, global.quiet)?;
-    let (on, limits, limit) = match &device {
+    if matches!(device, Device::Cpu) && (args.profile || args.kernels) {
+        return Err(Failure::usage("--profile and --kernels time a GPU's kernels: name one with --device"));
+    }
+    Ok(device)
+}
+
+fn load(
+    args: &cli::Bench,
+    model: String,
+    folder: &dyn Folder,
+    device: &Device,
+    options: &LoadOptions,
+    global: &Global,
+) -> Result<(Setting, Session)> {
+    let (on, limits, limit) = match device {
         Device::Gpu(gpu) => {
             let bar = Steps::new(1, global.quiet);
             bar.begin("what the GPU reads at most");
@@ -167,9 +238,9 @@ fn open(args: &cli::Bench, cancel: &Cancel, global: &Global) -> Result<(Setting,
         }
         Device::Cpu => (On::cpu(), MemoryLimits::default(), None),
     };
-    let options = LoadOptions { context: args.ctx_size, kv: args.kv.into(), warm_up: false };
-    let session = engine::load(folder.as_ref(), &device, &options, global)?;
-    let plan = MemoryPlan::new(&config, session.capacity(), options.kv, &limits);
+    let session = engine::load(folder, device, options, global)?;
+    let config = session.config();
+    let plan = MemoryPlan::new(config, session.capacity(), options.kv, &limits);
     let setting = Setting {
         model,
         parameters: config.parameters(),
@@ -179,9 +250,9 @@ fn open(args: &cli::Bench, cancel: &Cancel, global: &Global) -> Result<(Setting,
         repetitions: args.repetitions,
         device: on,
         limit,
+        reference_error: None,
     };
-    let work = Work::new(&config, plan.weights, options.kv);
-    Ok((setting, Bench::new(session, work, cancel)?))
+    Ok((setting, session))
 }
 
 impl On {
@@ -197,6 +268,7 @@ impl From<AdapterSpeed> for Limit {
             read_gb_per_second: speed.read_gb_per_second(),
             buffer: speed.buffer,
             texture: speed.texture,
+            storage_texture: speed.storage_texture,
             dispatch_us: speed.dispatch_us,
             round_trip_us: speed.round_trip_us,
         }
@@ -206,19 +278,33 @@ impl From<AdapterSpeed> for Limit {
 impl Setting {
     /// What stands above a table for people, as a list in Markdown.
     fn for_people(&self) -> String {
-        let Self { model, parameters, weight_bytes, kv, context_tokens, repetitions, device, limit } = self;
+        let Self { model, parameters, weight_bytes, kv, context_tokens, repetitions, device, limit, reference_error } =
+            self;
         let (millions, weights) = (*parameters as f64 / 1e6, size(*weight_bytes));
         let mut text = format!(
             "- model: {model}; {millions:.1}M parameters, {weights}; KV cache {kv}, {context_tokens} tokens\n\
              - device: {} ({}, {})\n",
             device.name, device.backend, device.kind
         );
-        if let Some(Limit { read_gb_per_second, buffer, texture, dispatch_us, round_trip_us }) = limit {
+        if let Some(limit) = limit {
+            let ways = [
+                ("storage textures", limit.storage_texture),
+                ("textures", Some(limit.texture)),
+                ("buffers", Some(limit.buffer)),
+            ];
+            let way = |(name, rate): (&str, Option<ReadRate>)| {
+                rate.map(|rate| format!("{name} {:.2} with {} threads", rate.gb_per_second, rate.workgroup_threads))
+            };
+            let ways: Vec<String> = ways.into_iter().filter_map(way).collect();
+            let Limit { read_gb_per_second, dispatch_us, round_trip_us, .. } = limit;
             text += &format!(
-                "- limit: reads {read_gb_per_second:.2} GB/s (textures {:.2} with {} threads a workgroup, buffers {:.2} \
-                 with {}); a dispatch {dispatch_us:.1} µs, submit and readback {round_trip_us:.0} µs\n",
-                texture.gb_per_second, texture.workgroup_threads, buffer.gb_per_second, buffer.workgroup_threads,
+                "- limit: reads {read_gb_per_second:.2} GB/s ({} a workgroup); a dispatch {dispatch_us:.1} µs, submit \
+                 and readback {round_trip_us:.0} µs\n",
+                ways.join(", "),
             );
+        }
+        if let Some(error) = reference_error {
+            text += &format!("- logits differ from the reference's by {error:.1e} of the largest at most\n");
         }
         text + &format!("- medians of {repetitions} repetitions\n\n")
     }

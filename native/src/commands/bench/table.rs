@@ -32,9 +32,9 @@ impl Spread {
 /// One measurement. A figure that makes no sense for it is `None`.
 #[derive(Debug, Clone, Serialize)]
 pub struct Row {
-    /// prefill, first_token, decode, prefill_decode, infill or infill_typed.
+    /// prefill, first_token, decode, prefill_decode, infill or infill_typed; step, and after it its kernels.
     pub test: &'static str,
-    #[serde(skip)]
+    /// What stands in the table for people.
     pub label: String,
     /// Tokens prefilled.
     pub prompt_tokens: usize,
@@ -54,6 +54,8 @@ pub struct Row {
     /// Of the rate at which the GPU reads.
     pub limit_percent: Option<f64>,
     pub gflop_per_second: Option<f64>,
+    /// Of the step that it is a part of.
+    pub share_percent: Option<f64>,
 }
 
 impl Row {
@@ -71,6 +73,7 @@ impl Row {
             gb_per_second: None,
             limit_percent: None,
             gflop_per_second: None,
+            share_percent: None,
         }
     }
 
@@ -82,8 +85,8 @@ impl Row {
 }
 
 /// A column of the table for people: its name and width.
-const COLUMNS: [(&str, usize); 9] = [
-    ("test", 25),
+const COLUMNS: [(&str, usize); 10] = [
+    ("test", 32),
     ("ms", 8),
     ("min .. max", 18),
     ("tokens/s", 8),
@@ -92,11 +95,12 @@ const COLUMNS: [(&str, usize); 9] = [
     ("GB/s", 6),
     ("of limit", 8),
     ("GFLOP/s", 7),
+    ("of step", 7),
 ];
 
 const CSV_NAMES: &str = "model,device,test,prompt_tokens,depth_tokens,new_tokens,repetitions,ms,ms_min,ms_max,\
     tokens_per_second,tokens_per_second_min,tokens_per_second_max,ms_per_token,ttft_ms,ttft_ms_min,ttft_ms_max,\
-    gb_per_second,limit_percent,gflop_per_second,limit_gb_per_second\n";
+    gb_per_second,limit_percent,gflop_per_second,limit_gb_per_second,label,share_percent\n";
 
 /// How rows are printed, one after the other as they are measured; as JSON nothing is printed before the end.
 pub struct Table {
@@ -158,6 +162,8 @@ impl Table {
             one(row.limit_percent),
             one(row.gflop_per_second),
             one(self.limit),
+            quoted(&row.label),
+            one(row.share_percent),
         ];
         cells.join(",") + "\n"
     }
@@ -175,6 +181,7 @@ fn markdown(row: &Row) -> String {
         one(row.gb_per_second),
         row.limit_percent.map(|percent| format!("{percent:.1} %")).unwrap_or_default(),
         one(row.gflop_per_second),
+        row.share_percent.map(|percent| format!("{percent:.1} %")).unwrap_or_default(),
     ])
 }
 
