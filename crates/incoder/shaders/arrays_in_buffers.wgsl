@@ -15,9 +15,9 @@ override HEAD_WORDS: u32 = 1u;
 @group(0) @binding(6) var<storage, read> scores_read: array<vec4<f32>>;
 @group(0) @binding(7) var<storage, read_write> scores_written: array<vec4<f32>>;
 
-// The 16-byte word `i` of a matrix.
-fn weight(i: u32) -> vec4<u32> {
-    return weights_array[i];
+// The 16-byte word `first` + `more` of a matrix, both among the same 64 words.
+fn weight(first: u32, more: u32) -> vec4<u32> {
+    return weights_array[first + more];
 }
 
 // Four values of a column that is `width` times four wide.

@@ -27,7 +27,7 @@ fn embed(@builtin(global_invocation_id) thread: vec3<u32>) {
     }
     let row = token - matrix.first_row;
     let slot = (row % 8u) * 8u + (row % 64u) / 8u;
-    let packed = weight((row / 64u * matrix.groups + group) * 64u + slot);
+    let packed = weight((row / 64u * matrix.groups + group) * 64u, slot);
     let low = vec4(unpack2x16float(packed.x), unpack2x16float(packed.y));
     let high = vec4(unpack2x16float(packed.z), unpack2x16float(packed.w));
     let position = (state.column[column].position * matrix.groups + group) * 2u;

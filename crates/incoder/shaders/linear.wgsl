@@ -10,6 +10,10 @@ override COLUMNS: u32 = 1u;
 override SLICES: u32 = 1u;
 // Blocks of 64 rows a workgroup.
 override BLOCKS: u32 = 1u;
+// Groups of 8 inputs that are multiplied in one go: 1, or 4 where threads read inputs together.
+override GROUPS: u32 = 1u;
+// Whether groups are left over then.
+override REST: bool = false;
 // For project_qkv only.
 override D_MODEL: u32 = 8u;
 override HEAD_DIM: u32 = 8u;
@@ -74,24 +78,24 @@ fn place(group: vec3<u32>, thread: vec3<u32>) -> Place {
     return Place(block, block * BLOCK_ROWS + thread.x * 8u, group.y * COLUMNS);
 }
 
-fn row_at(i: u32) -> Row {
-    let packed = weight(i);
+fn row_at(first: u32, more: u32) -> Row {
+    let packed = weight(first, more);
     return Row(
         vec4(unpack2x16float(packed.x), unpack2x16float(packed.y)),
         vec4(unpack2x16float(packed.z), unpack2x16float(packed.w)),
     );
 }
 
-fn rows_at(i: u32) -> Rows {
+fn rows_at(first: u32) -> Rows {
     return Rows(
-        row_at(i),
-        row_at(i + 8u),
-        row_at(i + 16u),
-        row_at(i + 24u),
-        row_at(i + 32u),
-        row_at(i + 40u),
-        row_at(i + 48u),
-        row_at(i + 56u),
+        row_at(first, 0u),
+        row_at(first, 8u),
+        row_at(first, 16u),
+        row_at(first, 24u),
+        row_at(first, 32u),
+        row_at(first, 40u),
+        row_at(first, 48u),
+        row_at(first, 56u),
     );
 }
 
@@ -99,11 +103,8 @@ fn product(row: Row, low: vec4<f32>, high: vec4<f32>) -> f32 {
     return dot(row.low, low) + dot(row.high, high);
 }
 
-// `sum` and the products of eight rows with the inputs of `group`.
-fn add(sum: Octet, rows: Rows, column: u32, group: u32) -> Octet {
-    let width = matrix.groups * 2u;
-    let low = input(column, group * 2u, width);
-    let high = input(column, group * 2u + 1u, width);
+// `sum` and the products of eight rows with eight inputs.
+fn add(sum: Octet, rows: Rows, low: vec4<f32>, high: vec4<f32>) -> Octet {
     return Octet(
         sum.low + vec4(
             product(rows.row0, low, high),
@@ -120,64 +121,114 @@ fn add(sum: Octet, rows: Rows, column: u32, group: u32) -> Octet {
     );
 }
 
+// One for each column of the tile: named, not an array, as some drivers keep arrays in memory.
+struct Sums {
+    s0: Octet,
+    s1: Octet,
+    s2: Octet,
+    s3: Octet,
+    s4: Octet,
+    s5: Octet,
+    s6: Octet,
+    s7: Octet,
+}
+
+struct Tile {
+    c0: Inputs,
+    c1: Inputs,
+    c2: Inputs,
+    c3: Inputs,
+    c4: Inputs,
+    c5: Inputs,
+    c6: Inputs,
+    c7: Inputs,
+}
+
+// The inputs of every column from group `group` on. Columns beyond `last` repeat it; nobody reads them.
+fn tile(first: u32, last: u32, group: u32, lane: u32) -> Tile {
+    let width = matrix.groups * 2u;
+    let i = group * 2u;
+    var all: Tile;
+    all.c0 = inputs(min(first, last), i, width, lane);
+    if (COLUMNS > 1u) {
+        all.c1 = inputs(min(first + 1u, last), i, width, lane);
+    }
+    if (COLUMNS > 2u) {
+        all.c2 = inputs(min(first + 2u, last), i, width, lane);
+        all.c3 = inputs(min(first + 3u, last), i, width, lane);
+    }
+    if (COLUMNS > 4u) {
+        all.c4 = inputs(min(first + 4u, last), i, width, lane);
+        all.c5 = inputs(min(first + 5u, last), i, width, lane);
+        all.c6 = inputs(min(first + 6u, last), i, width, lane);
+        all.c7 = inputs(min(first + 7u, last), i, width, lane);
+    }
+    return all;
+}
+
+// Adds the products of the weights at `at` with the `i`-th group of `all`.
+fn add_group(sums: ptr<function, Sums>, at: u32, all: Tile, i: u32) {
+    let rows = rows_at(at);
+    let low = i * 2u;
+    let high = low + 1u;
+    (*sums).s0 = add((*sums).s0, rows, four(all.c0, low), four(all.c0, high));
+    if (COLUMNS > 1u) {
+        (*sums).s1 = add((*sums).s1, rows, four(all.c1, low), four(all.c1, high));
+    }
+    if (COLUMNS > 2u) {
+        (*sums).s2 = add((*sums).s2, rows, four(all.c2, low), four(all.c2, high));
+        (*sums).s3 = add((*sums).s3, rows, four(all.c3, low), four(all.c3, high));
+    }
+    if (COLUMNS > 4u) {
+        (*sums).s4 = add((*sums).s4, rows, four(all.c4, low), four(all.c4, high));
+        (*sums).s5 = add((*sums).s5, rows, four(all.c5, low), four(all.c5, high));
+        (*sums).s6 = add((*sums).s6, rows, four(all.c6, low), four(all.c6, high));
+        (*sums).s7 = add((*sums).s7, rows, four(all.c7, low), four(all.c7, high));
+    }
+}
+
 fn part_of(thread: vec3<u32>, slice: u32, column: u32) -> u32 {
     return ((thread.z * SLICES + slice) * COLUMNS + column) * LANES + thread.x;
 }
 
-// Leaves the sums in the parts of slice 0. Columns beyond `count` repeat the last one; nobody reads them.
+// Leaves the sums in the parts of slice 0.
 fn accumulate(at: Place, thread: vec3<u32>, count: u32) {
     let last = count - 1u;
-    let c0 = min(at.first, last);
-    let c1 = min(at.first + 1u, last);
-    let c2 = min(at.first + 2u, last);
-    let c3 = min(at.first + 3u, last);
-    let c4 = min(at.first + 4u, last);
-    let c5 = min(at.first + 5u, last);
-    let c6 = min(at.first + 6u, last);
-    let c7 = min(at.first + 7u, last);
-    // Named, not an array: some drivers keep arrays in memory.
-    var s0 = Octet();
-    var s1 = Octet();
-    var s2 = Octet();
-    var s3 = Octet();
-    var s4 = Octet();
-    var s5 = Octet();
-    var s6 = Octet();
-    var s7 = Octet();
+    var sums = Sums();
     // A block beyond the last one repeats it: barriers want every thread.
     let block = min(at.block, (matrix.rows - 1u) / BLOCK_ROWS);
     let base = block * matrix.groups * BLOCK_ROWS + thread.x;
-    for (var group = thread.y; group < matrix.groups; group += SLICES) {
-        let rows = rows_at(base + group * BLOCK_ROWS);
-        s0 = add(s0, rows, c0, group);
-        if (COLUMNS > 1u) {
-            s1 = add(s1, rows, c1, group);
+    let whole = matrix.groups / GROUPS * GROUPS;
+    for (var group = thread.y * GROUPS; group < whole; group += SLICES * GROUPS) {
+        let all = tile(at.first, last, group, thread.x);
+        let first = base + group * BLOCK_ROWS;
+        add_group(&sums, first, all, 0u);
+        if (GROUPS > 1u) {
+            add_group(&sums, first + BLOCK_ROWS, all, 1u);
+            add_group(&sums, first + 2u * BLOCK_ROWS, all, 2u);
+            add_group(&sums, first + 3u * BLOCK_ROWS, all, 3u);
         }
-        if (COLUMNS > 2u) {
-            s2 = add(s2, rows, c2, group);
-            s3 = add(s3, rows, c3, group);
-        }
-        if (COLUMNS > 4u) {
-            s4 = add(s4, rows, c4, group);
-            s5 = add(s5, rows, c5, group);
-            s6 = add(s6, rows, c6, group);
-            s7 = add(s7, rows, c7, group);
+    }
+    if (REST) {
+        for (var group = whole + thread.y; group < matrix.groups; group += SLICES) {
+            // What lies beyond the last input is read by threads that nobody asks.
+            add_group(&sums, base + group * BLOCK_ROWS, tile(at.first, last, group, thread.x), 0u);
         }
     }
     let mine = part_of(thread, thread.y, 0u);
-    parts[mine] = s0;
+    parts[mine] = sums.s0;
     if (COLUMNS > 1u) {
-        parts[mine + 1u * LANES] = s1;
+        parts[mine + 1u * LANES] = sums.s1;
     }
     if (COLUMNS > 2u) {
-        parts[mine + 2u * LANES] = s2;
-        parts[mine + 3u * LANES] = s3;
+        parts[mine + 2u * LANES] = sums.s2;
+        parts[mine + 3u * LANES] = sums.s3;
     }
     if (COLUMNS > 4u) {
-        parts[mine + 4u * LANES] = s4;
-        parts[mine + 5u * LANES] = s5;
-        parts[mine + 6u * LANES] = s6;
-        parts[mine + 7u * LANES] = s7;
+        parts[mine + 4u * LANES] = sums.s4;
+        parts[mine + 5u * LANES] = sums.s5;
+        parts[mine + 6u * LANES] = sums.s6;
+        parts[mine + 7u * LANES] = sums.s7;
     }
     for (var half = SLICES / 2u; half > 0u; half /= 2u) {
         workgroupBarrier();

@@ -87,10 +87,13 @@ impl Source {
             Arrays::Textures => shaders::ARRAYS_IN_TEXTURES,
             Arrays::StorageTextures => shaders::ARRAYS_IN_STORAGE_TEXTURES,
         };
-        let before = if self.model { [arrays, shaders::STEP] } else { [""; 2] };
+        let together = gpu.tuning().together;
+        let inputs = if together { shaders::INPUTS_READ_TOGETHER } else { shaders::INPUTS_READ_ALONE };
+        let before = if self.model { [arrays, shaders::STEP, inputs] } else { [""; 3] };
         // Browsers require the directive that naga does not know.
-        let enable = if self.subgroups && cfg!(target_arch = "wasm32") { "enable subgroups;" } else { "" };
-        let text = [enable, before[0], before[1], self.text].join("\n");
+        let enable =
+            if (self.subgroups || together) && cfg!(target_arch = "wasm32") { "enable subgroups;" } else { "" };
+        let text = [enable, before[0], before[1], before[2], self.text].join("\n");
         let source = wgpu::ShaderSource::Wgsl(text.into());
         gpu.device.create_shader_module(wgpu::ShaderModuleDescriptor { label: Some(self.name), source })
     }

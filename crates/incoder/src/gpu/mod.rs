@@ -41,6 +41,9 @@ pub struct GpuOptions {
 pub struct Tuning {
     /// Where weights, activations and the KV cache lie.
     pub arrays: Arrays,
+    /// Whether eight threads read the inputs of a matrix together and hand them round. Only where a subgroup has exactly
+    /// eight; elsewhere it is as if it were false.
+    pub together: bool,
     /// Most tokens that one read of the weights serves: 1, 2, 4 or 8. More is faster, and takes longer to compile.
     pub linear_columns: u32,
     /// Threads that share eight rows of a matrix, for steps of one token: a power of two.
@@ -55,10 +58,14 @@ pub struct Tuning {
     pub value_slices: u32,
 }
 
+/// Threads that read inputs together: `LANES` of linear.wgsl.
+const TOGETHER: u32 = 8;
+
 impl Tuning {
     /// For adapters that run on the CPU, where a barrier costs more than it saves and a texel less than a buffer's words.
     pub const SOFTWARE: Self = Self {
         arrays: Arrays::Textures,
+        together: false,
         linear_columns: 4,
         linear_slices: 1,
         linear_blocks: 1,
@@ -67,10 +74,12 @@ impl Tuning {
         value_slices: 1,
     };
     /// For Mesa's llvmpipe.
-    pub const LLVMPIPE: Self = Self { arrays: Arrays::StorageTextures, linear_columns: 8, ..Self::SOFTWARE };
+    pub const LLVMPIPE: Self =
+        Self { arrays: Arrays::StorageTextures, together: true, linear_columns: 8, ..Self::SOFTWARE };
     /// For hardware, where many threads hide the memory's latency.
     pub const HARDWARE: Self = Self {
         arrays: Arrays::Buffers,
+        together: false,
         linear_columns: 8,
         linear_slices: 32,
         linear_blocks: 1,
@@ -205,7 +214,8 @@ impl Gpu {
                 note(&lost, Error::DeviceLost { reason: message });
             }
         });
-        let tuning = options.tuning.unwrap_or_else(|| Tuning::of(&report));
+        let mut tuning = options.tuning.unwrap_or_else(|| Tuning::of(&report));
+        tuning.together &= use_subgroups && report.subgroup_sizes == [TOGETHER; 2];
         let mut limits = MemoryLimits::from(&report);
         limits.binding_bytes = limits.binding_bytes.min(options.max_binding_bytes.unwrap_or(u64::MAX));
         let report = Arc::new(report);

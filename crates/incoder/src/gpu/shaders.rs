@@ -22,6 +22,11 @@ pub(super) const ARRAYS_IN_TEXTURES: &str = include_str!("../../shaders/arrays_i
 /// Its third form.
 pub(super) const ARRAYS_IN_STORAGE_TEXTURES: &str = include_str!("../../shaders/arrays_in_storage_textures.wgsl");
 
+/// Goes before every kernel of the model, too: who reads inputs.
+pub(super) const INPUTS_READ_ALONE: &str = include_str!("../../shaders/inputs_read_alone.wgsl");
+/// Its second form, which uses subgroup operations.
+pub(super) const INPUTS_READ_TOGETHER: &str = include_str!("../../shaders/inputs_read_together.wgsl");
+
 pub(crate) const EMBED: Source = shader!("embed", model: true, subgroups: false);
 pub(crate) const LAYER_NORM: Source = shader!("layer_norm", model: true, subgroups: false);
 pub(crate) const LAYER_NORM_SUBGROUPS: Source = shader!("layer_norm_subgroups", model: true, subgroups: true);

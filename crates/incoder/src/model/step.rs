@@ -132,6 +132,8 @@ pub(crate) struct Shapes {
     pub d_model: usize,
     pub heads: usize,
     pub head_dim: usize,
+    /// Inputs of the matrices: d_model, and those of fc2.
+    pub inputs: [usize; 2],
     /// What embeddings are multiplied by.
     pub embed_scale: f64,
     /// Rows of the KV cache.
@@ -142,7 +144,15 @@ pub(crate) struct Shapes {
 impl Shapes {
     pub fn new(config: &Config, capacity: usize, kv: Kv) -> Self {
         let embed_scale = if config.scale_embedding { (config.d_model as f64).sqrt() } else { 1.0 };
-        Self { d_model: config.d_model, heads: config.heads, head_dim: config.head_dim(), embed_scale, capacity, kv }
+        Self {
+            d_model: config.d_model,
+            heads: config.heads,
+            head_dim: config.head_dim(),
+            inputs: [config.d_model, config.ffn_dim],
+            embed_scale,
+            capacity,
+            kv,
+        }
     }
 
     /// 16-byte words of one head in one row of the KV cache.
@@ -201,13 +211,20 @@ impl Step {
             let width = shapes.d_model as f64 / 4.0;
             [vec![("THREADS", f64::from(tuning.norm_threads)), ("WIDTH", width), ("LAST", flag(last))]]
         };
+        // What a subgroup of eight threads reads together is 32 inputs.
+        let groups = if tuning.together { 4 } else { 1 };
         let tiled = |extra: &[(&'static str, f64)]| -> Vec<_> {
             let variant = |&tile: &u32| {
                 // A wide tile has enough work in a thread already; more slices only cost workgroup memory.
                 let slices = (2 * tuning.linear_slices / tile).clamp(1, tuning.linear_slices);
                 let blocks = f64::from(tuning.linear_blocks);
-                let mut constants =
-                    vec![("COLUMNS", f64::from(tile)), ("SLICES", f64::from(slices)), ("BLOCKS", blocks)];
+                let mut constants = vec![
+                    ("COLUMNS", f64::from(tile)),
+                    ("SLICES", f64::from(slices)),
+                    ("BLOCKS", blocks),
+                    ("GROUPS", groups as f64),
+                    ("REST", flag(!shapes.inputs.iter().all(|inputs| inputs.is_multiple_of(groups * GROUP)))),
+                ];
                 constants.extend_from_slice(extra);
                 constants
             };
