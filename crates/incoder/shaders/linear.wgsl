@@ -193,12 +193,14 @@ fn part_of(thread: vec3<u32>, slice: u32, column: u32) -> u32 {
 
 // Leaves the sums in the parts of slice 0.
 fn accumulate(at: Place, thread: vec3<u32>, count: u32) {
-    let last = count - 1u;
+    let last = max(count, 1u) - 1u;
     var sums = Sums();
     // A block beyond the last one repeats it: barriers want every thread.
     let block = min(at.block, (matrix.rows - 1u) / BLOCK_ROWS);
     let base = block * matrix.groups * BLOCK_ROWS + thread.x;
-    let whole = matrix.groups / GROUPS * GROUPS;
+    // Nothing is to be done after the end of a text.
+    let groups = select(matrix.groups, 0u, count == 0u);
+    let whole = groups / GROUPS * GROUPS;
     for (var group = thread.y * GROUPS; group < whole; group += SLICES * GROUPS) {
         let all = tile(at.first, last, group, thread.x);
         let first = base + group * BLOCK_ROWS;
@@ -210,7 +212,7 @@ fn accumulate(at: Place, thread: vec3<u32>, count: u32) {
         }
     }
     if (REST) {
-        for (var group = whole + thread.y; group < matrix.groups; group += SLICES) {
+        for (var group = whole + thread.y; group < groups; group += SLICES) {
             // What lies beyond the last input is read by threads that nobody asks.
             add_group(&sums, base + group * BLOCK_ROWS, tile(at.first, last, group, thread.x), 0u);
         }

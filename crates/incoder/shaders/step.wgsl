@@ -14,10 +14,13 @@ struct Column {
 }
 
 struct State {
+    // 0 when a token that ends the text was chosen.
     columns: u32,
     // The last columns whose logits are read.
     logits: u32,
-    spare: vec2<u32>,
+    // The number of the draw that follows, where the GPU chooses (choose.wgsl).
+    draw: u32,
+    spare: u32,
     column: array<Column, 128>,
 }
 

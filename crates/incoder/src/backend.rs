@@ -3,7 +3,7 @@
 use crate::config::Config;
 use crate::error::Result;
 use crate::forward::Column;
-use crate::model::Plan;
+use crate::model::{Choosing, Plan, Told};
 use crate::reference::Reference;
 
 /// A loaded model with its KV cache, wherever it runs.
@@ -50,6 +50,29 @@ impl Backend {
         match self {
             Self::Cpu(model) => Ok(model.forward(columns, logits)),
             Self::Gpu(plan) => plan.forward(columns, logits).await,
+        }
+    }
+
+    /// One step of one token, and what may follow it, chosen where it was computed; `None` where that cannot be.
+    pub async fn next(&mut self, column: Column, left: usize, choosing: &Choosing<'_>) -> Option<Result<Told>> {
+        match self {
+            Self::Cpu(_) => None,
+            Self::Gpu(plan) => Some(plan.next(column, left, choosing).await),
+        }
+    }
+
+    /// Whether the step after `token` was begun before it was asked for.
+    pub fn is_ahead(&self, token: u32) -> bool {
+        match self {
+            Self::Cpu(_) => false,
+            Self::Gpu(plan) => plan.is_ahead(token),
+        }
+    }
+
+    /// Steps that were begun are for nobody.
+    pub fn forget(&mut self) {
+        if let Self::Gpu(plan) = self {
+            plan.forget();
         }
     }
 }

@@ -341,6 +341,15 @@ pub(crate) struct Made {
     pub timings: Timings,
 }
 
+/// What a step says of the token after one of its own.
+#[derive(Clone)]
+enum Row {
+    /// How probable each is.
+    Logits(Vec<f32>),
+    /// Which one it is.
+    Chosen(u32),
+}
+
 /// A continuation in the making.
 struct Branch<'a> {
     decoder: StreamDecoder<'a>,
@@ -425,6 +434,11 @@ impl<'a> Drafts<'a> {
         &draft.ids[..self.tried]
     }
 
+    /// What is drafted is not tried now.
+    fn postpone(&mut self) {
+        self.tried = 0;
+    }
+
     /// Tokens that a branch may have for a while.
     fn spare(&self) -> usize {
         if self.lookup == Lookup::Off { 0 } else { DRAFT_TOKENS }
@@ -450,11 +464,12 @@ impl Request<'_> {
         let healer = (!self.taken.is_empty()).then(|| Healer::new(self.tokenizer));
         let mut branches: Vec<Branch<'_>> = (0..self.candidates).map(|_| self.branch()).collect();
         // All candidates start from the one distribution after the prompt.
-        let mut logits = vec![session.logits().to_vec(); self.candidates];
+        let mut rows = vec![Row::Logits(session.logits().to_vec()); self.candidates];
         let mut live: Vec<usize> = (0..self.candidates).collect();
+        let stops: Vec<u32> = self.stops.ids.iter().map(|stop| stop.0).collect();
         loop {
             let mut pushes = Vec::with_capacity(live.len());
-            for (rows, &i) in logits.chunks(logits.len() / live.len()).zip(&live) {
+            for (rows, &i) in rows.chunks(rows.len() / live.len()).zip(&live) {
                 let branch = &mut branches[i];
                 let index = self.index + i;
                 let mut right = 0;
@@ -462,7 +477,10 @@ impl Request<'_> {
                     if self.cancel.is_cancelled() {
                         branch.finish_reason = Some(FinishReason::Cancelled);
                     } else if branch.ids.len() < room {
-                        let id = self.choose(sampler, row, branch, i, healer.as_ref())?;
+                        let id = match row {
+                            Row::Logits(logits) => self.choose(sampler, logits, branch, i, healer.as_ref())?,
+                            Row::Chosen(id) => *id,
+                        };
                         let text = branch.push(id, self, healer.as_ref())?;
                         on_event(Event::Token { index, id, text: &text });
                         let first = *first.get_or_insert_with(|| {
@@ -480,7 +498,9 @@ impl Request<'_> {
                     }
                     right += 1;
                 }
-                session.retract(i, rows.len() - 1 - right, &rows[right]);
+                if let Row::Logits(logits) = &rows[right] {
+                    session.retract(i, rows.len() - 1 - right, logits);
+                }
                 timings.drafted_tokens += rows.len() - 1;
                 timings.accepted_tokens += right;
                 match branch.finish_reason {
@@ -496,10 +516,19 @@ impl Request<'_> {
                 }
             }
             live.retain(|&i| branches[i].finish_reason.is_none());
-            if live.is_empty() {
-                break;
+            let Some(&first) = live.first() else { break };
+            let branch = &branches[first];
+            let (id, drafted) = (pushes[0].1, pushes.len() > 1);
+            // One branch whose tokens are free: the GPU chooses them. A draft waits until it has no step begun.
+            if self.candidates == 1 && branch.remaining.is_empty() && (!drafted || session.is_ahead(id)) {
+                drafts.postpone();
+                let left = if drafted { 0 } else { room - branch.ids.len() - 1 };
+                let context = [self.prompt, &branch.ids];
+                rows =
+                    vec![Row::Chosen(session.decode(id, left, sampler, context, &stops, self.draw(branch, 0)).await?)];
+            } else {
+                rows = session.step(&pushes).await?.into_iter().map(Row::Logits).collect();
             }
-            logits = session.step(&pushes).await?;
         }
         let candidates = branches.into_iter().map(|branch| Candidate {
             text: branch.text,
@@ -531,8 +560,12 @@ impl Request<'_> {
     ) -> Result<u32> {
         let held_to = healer.filter(|_| !branch.remaining.is_empty()).map(|healer| healer.allowed(&branch.remaining));
         let context = self.prompt.iter().chain(&branch.ids).copied();
-        let draw = Draw { stream: self.stream + candidate as u32, step: branch.ids.len() as u32 };
-        sampler.sample(logits, held_to.as_deref(), context, draw)
+        sampler.sample(logits, held_to.as_deref(), context, self.draw(branch, candidate))
+    }
+
+    /// The draw of the next token.
+    fn draw(&self, branch: &Branch<'_>, candidate: usize) -> Draw {
+        Draw { stream: self.stream + candidate as u32, step: branch.ids.len() as u32 }
     }
 }
 

@@ -56,6 +56,9 @@ impl Sampling {
     }
 }
 
+/// The most tokens that the GPU tells of a distribution: `MOST` of choose.wgsl.
+pub(crate) const MOST_TOLD: usize = 65;
+
 /// Which random number a draw takes: equal draws are equal numbers, whatever was drawn before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Draw {
@@ -99,6 +102,11 @@ impl Sampler {
         context: impl IntoIterator<Item = u32>,
     ) -> Result<&[(u32, f64)]> {
         self.collect(logits, allowed, context)?;
+        self.narrow()
+    }
+
+    /// The same, of the entries that were collected.
+    fn narrow(&mut self) -> Result<&[(u32, f64)]> {
         let Sampling { temperature, top_k, top_p, .. } = self.sampling;
         let entries = &mut self.entries;
         let Some(best) = entries.iter().copied().reduce(|a, b| if order(&a, &b).is_gt() { b } else { a }) else {
@@ -150,8 +158,56 @@ impl Sampler {
         context: impl IntoIterator<Item = u32>,
         draw: Draw,
     ) -> Result<u32> {
+        self.collect(logits, allowed, context)?;
+        self.draw(draw)
+    }
+
+    /// How it chooses.
+    pub fn sampling(&self) -> Sampling {
+        self.sampling
+    }
+
+    /// Ids that it never chooses.
+    pub(crate) fn banned(&self) -> &[u32] {
+        &self.banned
+    }
+
+    /// How many of the best tokens have to be known to choose among them: one more than are drawn from. `None` when that is more
+    /// than the GPU tells.
+    pub(crate) fn told(&self) -> Option<usize> {
+        let drawn_from = if self.sampling.is_greedy() { 1 } else { self.sampling.top_k };
+        (1..MOST_TOLD).contains(&drawn_from).then_some(drawn_from + 1)
+    }
+
+    /// As [`Sampler::sample`], from the [`Sampler::told`] best tokens and their logits, best first. `None` when these do not tell.
+    pub(crate) fn sample_told(&mut self, told: &[(f32, u32)], context: [&[u32]; 2], draw: Draw) -> Result<Option<u32>> {
+        let penalty = self.sampling.repetition_penalty as f32;
+        self.entries.clear();
+        for &(logit, id) in told {
+            let seen = penalty != 1.0 && context.iter().any(|part| part.contains(&id));
+            self.entries.push((if seen { penalized(logit, penalty) } else { logit }, id));
+        }
+        let Some(count) = self.told().filter(|_| !told.is_empty()) else { return Ok(None) };
+        if let Some(&(beyond, _)) = self.entries.get(count - 1) {
+            self.entries.truncate(count - 1);
+            let least = self.entries.iter().fold(f32::INFINITY, |least, entry| least.min(entry.0));
+            // What equals the last one is drawn from, too, and the GPU divides with a rounding of its own.
+            let unsure = if penalty == 1.0 {
+                least == beyond && !self.sampling.is_greedy()
+            } else {
+                least - beyond <= 1e-5 * least.abs()
+            };
+            if unsure {
+                return Ok(None);
+            }
+        }
+        self.draw(draw).map(Some)
+    }
+
+    /// Chooses among the entries.
+    fn draw(&mut self, draw: Draw) -> Result<u32> {
         let at = f64::from(uniform(self.sampling.seed, draw));
-        let kept = self.distribution(logits, allowed, context)?;
+        let kept = self.narrow()?;
         let mut sum = 0.0;
         let chosen = kept.iter().find(|(_, probability)| {
             sum += probability;
@@ -176,7 +232,7 @@ impl Sampler {
             for id in context {
                 // From the logit itself, so that a token seen twice is not punished twice.
                 if let Some(&logit) = logits.get(id as usize) {
-                    scores[id as usize] = if logit < 0.0 { logit * penalty } else { logit / penalty };
+                    scores[id as usize] = penalized(logit, penalty);
                 }
             }
         }
@@ -194,6 +250,10 @@ impl Sampler {
         }
         Ok(())
     }
+}
+
+fn penalized(logit: f32, penalty: f32) -> f32 {
+    if logit < 0.0 { logit * penalty } else { logit / penalty }
 }
 
 /// Descending scores, ascending ids.

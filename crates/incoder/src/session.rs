@@ -5,7 +5,8 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::forward::Column;
 use crate::lookup::Experience;
-use crate::model::KernelTime;
+use crate::model::{Choosing, KernelTime};
+use crate::sample::{Draw, Sampler};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use web_time::Instant;
@@ -63,13 +64,22 @@ pub struct Session {
     /// The distribution after the last of `tokens`; empty when not computed.
     logits: Vec<f32>,
     fork: Option<Fork>,
+    /// When the last step of [`Session::decode`] was done.
+    decoded: Option<Instant>,
     /// Of drafts, for [`crate::lookup`].
     pub(crate) experience: Experience,
 }
 
 impl Session {
     pub(crate) fn new(backend: Backend) -> Self {
-        Self { backend, tokens: Vec::new(), logits: Vec::new(), fork: None, experience: Experience::default() }
+        Self {
+            backend,
+            tokens: Vec::new(),
+            logits: Vec::new(),
+            fork: None,
+            decoded: None,
+            experience: Experience::default(),
+        }
     }
 
     /// The model's configuration.
@@ -162,6 +172,7 @@ impl Session {
         let shared = self.tokens.len();
         let room = max_tokens.min((self.capacity() - shared) / n);
         self.fork = Some(Fork { shared, room, lengths: vec![0; n] });
+        self.backend.forget();
         Ok(room)
     }
 
@@ -175,7 +186,7 @@ impl Session {
     /// branch is full.
     pub async fn step(&mut self, pushes: &[(usize, u32)]) -> Result<Vec<Vec<f32>>> {
         let Some(mut fork) = self.fork.take() else {
-            return Err(Error::argument("no branches are open: fork first"));
+            return Err(no_fork());
         };
         let columns = self.columns(&mut fork, pushes);
         let (shared, first) = (fork.shared, fork.lengths[0]);
@@ -193,6 +204,57 @@ impl Session {
             self.logits.clone_from(&logits[i]);
         }
         Ok(logits)
+    }
+
+    /// Appends `id` to branch 0, the only one, and chooses the token after it, as [`Sampler::sample`] would from the logits.
+    ///
+    /// A GPU chooses, too, and begins with up to `left` tokens more before it is asked for them: calls with the same arguments
+    /// one after the other, each with the token that the last one gave, wait less. `stops` are tokens after which none
+    /// is asked for, `context` what the repetition penalty looks at, in two parts.
+    ///
+    /// # Errors
+    /// As [`Session::step`] and [`Sampler::sample`].
+    pub async fn decode(
+        &mut self,
+        id: u32,
+        left: usize,
+        sampler: &mut Sampler,
+        context: [&[u32]; 2],
+        stops: &[u32],
+        draw: Draw,
+    ) -> Result<u32> {
+        if let Some(told) = sampler.told() {
+            let Some(mut fork) = self.fork.take() else { return Err(no_fork()) };
+            let columns = self.columns(&mut fork, &[(0, id)]);
+            let left = left.min(fork.room - fork.lengths[0]);
+            self.fork = Some(fork);
+            let column = columns?[0];
+            let start = if self.backend.is_ahead(id) { self.decoded } else { None }.unwrap_or_else(Instant::now);
+            let banned = sampler.banned();
+            let choosing = Choosing { sampling: sampler.sampling(), told, banned, context, stops, draw };
+            self.logits.clear();
+            // A failed step must leave no claim on its row.
+            let told = self.backend.next(column, left, &choosing).await.transpose()?;
+            self.tokens.push(id);
+            let done = Instant::now();
+            self.decoded = Some(done);
+            if let Some(told) = told {
+                self.experience.costs.add(1, done.duration_since(start).as_secs_f64() * 1e3);
+                if let Some(id) = sampler.sample_told(&told.candidates, context, draw)? {
+                    return Ok(id);
+                }
+            }
+            // Not to be told from the best tokens alone: once more, with all of them.
+            self.retract(0, 1, &[]);
+        }
+        let logits = self.step(&[(0, id)]).await?;
+        let context = context.into_iter().flatten().copied();
+        sampler.sample(&logits[0], None, context, draw)
+    }
+
+    /// Whether the GPU has begun to choose what follows `id`.
+    pub(crate) fn is_ahead(&self, id: u32) -> bool {
+        self.backend.is_ahead(id)
     }
 
     /// Takes back the last `count` tokens of a branch, drafts that turned out wrong; `logits` are those after the one before.
@@ -302,4 +364,8 @@ impl Session {
         }
         Ok(())
     }
+}
+
+fn no_fork() -> Error {
+    Error::argument("no branches are open: fork first")
 }

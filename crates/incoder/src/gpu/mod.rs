@@ -56,6 +56,8 @@ pub struct Tuning {
     pub score_threads: u32,
     /// Threads that share eight of a head's values.
     pub value_slices: u32,
+    /// Threads that choose a token.
+    pub choose_threads: u32,
 }
 
 /// Threads that read inputs together: `LANES` of linear.wgsl.
@@ -72,6 +74,7 @@ impl Tuning {
         norm_threads: 8,
         score_threads: 16,
         value_slices: 1,
+        choose_threads: 8,
     };
     /// For Mesa's llvmpipe.
     pub const LLVMPIPE: Self =
@@ -86,6 +89,7 @@ impl Tuning {
         norm_threads: 128,
         score_threads: 64,
         value_slices: 16,
+        choose_threads: 64,
     };
 }
 
@@ -397,23 +401,7 @@ impl Gpu {
     /// # Errors
     /// [`Error::DeviceLost`] when it cannot be mapped.
     pub(crate) async fn read<T: bytemuck::Pod>(&self, staging: &wgpu::Buffer, count: usize) -> Result<Vec<T>> {
-        let bytes = (count * size_of::<T>()) as u64;
-        let (send, receive) = futures_channel::oneshot::channel();
-        staging.map_async(wgpu::MapMode::Read, ..bytes, move |result| {
-            // The receiver is gone only when the caller was dropped; then nobody wants the bytes.
-            let _ = send.send(result);
-        });
-        let lost = |reason: String| Error::DeviceLost { reason };
-        self.device.poll(wgpu::PollType::wait_indefinitely()).map_err(|e| lost(e.to_string()))?;
-        let mapped = receive.await;
-        self.check()?;
-        mapped.map_err(|e| lost(e.to_string()))?.map_err(|e| lost(e.to_string()))?;
-        let values = {
-            let view = staging.get_mapped_range(..bytes).map_err(|e| lost(e.to_string()))?;
-            bytemuck::pod_collect_to_vec::<u8, T>(&view)
-        };
-        staging.unmap();
-        Ok(values)
+        Reading::new(staging, (count * size_of::<T>()) as u64, None).values(self).await
     }
 
     /// Waits for all submitted work, so that a long prefill is never more than one chunk ahead of a cancel.
@@ -439,6 +427,46 @@ impl Gpu {
     pub(crate) async fn settle(&self) -> Result<()> {
         self.queue.submit([]);
         self.finished().await
+    }
+}
+
+/// Bytes on their way back from the GPU.
+#[derive(Debug)]
+pub(crate) struct Reading {
+    staging: wgpu::Buffer,
+    bytes: u64,
+    mapped: futures_channel::oneshot::Receiver<std::result::Result<(), wgpu::BufferAsyncError>>,
+    submission: Option<wgpu::SubmissionIndex>,
+}
+
+impl Reading {
+    /// Asks for the first `bytes` bytes of `staging`, which `submission` (`None`: the last one) copied into.
+    pub fn new(staging: &wgpu::Buffer, bytes: u64, submission: Option<wgpu::SubmissionIndex>) -> Self {
+        let (send, mapped) = futures_channel::oneshot::channel();
+        staging.map_async(wgpu::MapMode::Read, ..bytes, move |result| {
+            // The receiver is gone only when nobody wants the bytes.
+            let _ = send.send(result);
+        });
+        Self { staging: staging.clone(), bytes, mapped, submission }
+    }
+
+    /// Waits for them.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`] when they cannot be mapped.
+    pub async fn values<T: bytemuck::Pod>(self, gpu: &Gpu) -> Result<Vec<T>> {
+        let lost = |reason: String| Error::DeviceLost { reason };
+        let wait = wgpu::PollType::Wait { submission_index: self.submission, timeout: None };
+        gpu.device.poll(wait).map_err(|e| lost(e.to_string()))?;
+        let mapped = self.mapped.await;
+        gpu.check()?;
+        mapped.map_err(|e| lost(e.to_string()))?.map_err(|e| lost(e.to_string()))?;
+        let values = {
+            let view = self.staging.get_mapped_range(..self.bytes).map_err(|e| lost(e.to_string()))?;
+            bytemuck::pod_collect_to_vec::<u8, T>(&view)
+        };
+        self.staging.unmap();
+        Ok(values)
     }
 }
 

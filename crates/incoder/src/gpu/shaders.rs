@@ -33,6 +33,7 @@ pub(crate) const LAYER_NORM_SUBGROUPS: Source = shader!("layer_norm_subgroups", 
 pub(crate) const LINEAR: Source = shader!("linear", model: true, subgroups: false);
 pub(crate) const ATTENTION_SCORES: Source = shader!("attention_scores", model: true, subgroups: false);
 pub(crate) const ATTENTION_VALUES: Source = shader!("attention_values", model: true, subgroups: false);
+pub(crate) const CHOOSE: Source = shader!("choose", model: true, subgroups: false);
 pub(crate) const STREAMING: Source = shader!("streaming", model: false, subgroups: false);
 pub(crate) const STREAMING_STORAGE_TEXTURE: Source =
     shader!("streaming_storage_texture", model: false, subgroups: false);

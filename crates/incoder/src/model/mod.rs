@@ -1,5 +1,6 @@
 //! The model on the GPU: its weights, and the forward step as a plan made once.
 
+mod choose;
 mod memory;
 mod plan;
 mod profile;
@@ -8,6 +9,7 @@ mod step;
 mod tests;
 mod weights;
 
+pub(crate) use choose::{Choosing, Told};
 pub use memory::MemoryPlan;
 pub(crate) use plan::Plan;
 pub use profile::KernelTime;

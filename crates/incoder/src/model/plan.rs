@@ -1,5 +1,6 @@
 //! The forward step over named buffers: the recipe of the model, laid out once at load.
 
+use super::choose::{Chooser, Choosing, RECORD_BYTES, Told};
 use super::memory::{MemoryPlan, max_columns};
 use super::step::{Shapes, Step};
 use super::weights::{BLOCK_ROWS, Weights};
@@ -7,13 +8,17 @@ use crate::checkpoint::{Checkpoint, Folder};
 use crate::config::Config;
 use crate::error::Result;
 use crate::forward::{Column, Kv, sinusoids};
-use crate::gpu::{Array, Gpu, Texel};
+use crate::gpu::{Array, Gpu, Reading, Texel};
 use crate::load::{LoadOptions, Loaded, Progress};
+use std::collections::VecDeque;
 
 /// Bytes of the table of positions that are computed and uploaded together.
 const POSITIONS_AT_ONCE_BYTES: usize = 32 << 20;
 /// Tokens of one step whose logits can be read.
 pub(super) const MAX_LOGITS: usize = 16;
+
+/// Steps on their way at once when tokens are chosen on the GPU: one that computes, and one that is ready to.
+const STEPS_AHEAD: usize = 2;
 
 /// A loaded model: weights, KV cache and the dispatches of one step.
 #[derive(Debug)]
@@ -27,6 +32,18 @@ pub(crate) struct Plan {
     pub(super) step: Step,
     logits: wgpu::Buffer,
     staging: wgpu::Buffer,
+    chooser: Chooser,
+    chain: Chain,
+}
+
+/// Steps of one token each, every one with the token that the one before chose.
+#[derive(Debug, Default)]
+struct Chain {
+    /// What the first of those on their way was given.
+    token: Option<u32>,
+    on_their_way: VecDeque<(wgpu::Buffer, Reading)>,
+    /// Free buffers for what steps tell.
+    staging: Vec<wgpu::Buffer>,
 }
 
 /// What a step computes in, apart from the weights and the KV cache.
@@ -101,17 +118,20 @@ impl Plan {
             let total = Step::pipelines(gpu);
             let mut compiled = |done| on_progress(Progress::Compile { done, total });
             let step = Step::new(gpu, shapes.clone(), &mut compiled).await?;
+            let chooser = Chooser::new(gpu, config.vocab_size, &activations.logits, step.state()).await?;
             let checkpoint = Checkpoint::open(folder, config).await?;
             let mut loaded = Loaded::new(config, on_progress);
             let weights = Weights::load(gpu, config, &checkpoint, &mut |parameters| loaded.add(parameters)).await?;
             loaded.finish();
             let step = Self::lay_out(gpu, &shapes, step, &activations, &weights)?;
-            Ok((activations, step))
+            Ok((activations, step, chooser))
         };
-        let (activations, step) = gpu.allocating("the model and its KV cache", bytes, load).await?;
+        let (activations, step, chooser) = gpu.allocating("the model and its KV cache", bytes, load).await?;
         let Activations { logits, staging, .. } = activations;
         let config = config.clone();
-        let mut plan = Self { gpu: gpu.clone(), config, capacity, max_columns, kv, step, logits, staging };
+        let chain = Chain::default();
+        let mut plan =
+            Self { gpu: gpu.clone(), config, capacity, max_columns, kv, step, logits, staging, chooser, chain };
         if options.warm_up {
             on_progress(Progress::WarmUp { done: 0, total: 1 });
             plan.warm_up().await?;
@@ -174,6 +194,7 @@ impl Plan {
     /// One step in one compute pass and one submit: see [`crate::backend::Backend::forward`].
     pub async fn forward(&mut self, columns: &[Column], logits: usize) -> Result<Vec<Vec<f32>>> {
         self.gpu.check()?;
+        self.chain.forget();
         let mut encoder =
             self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("step") });
         self.step.encode(&mut encoder, columns, logits);
@@ -187,5 +208,71 @@ impl Plan {
         }
         let read: Vec<f32> = self.gpu.read(&self.staging, values).await?;
         Ok(read.chunks_exact(stride).map(|row| row[..self.config.vocab_size].to_vec()).collect())
+    }
+
+    /// Whether the step after `token` is on its way.
+    pub fn is_ahead(&self, token: u32) -> bool {
+        self.chain.token == Some(token) && !self.chain.on_their_way.is_empty()
+    }
+
+    /// Steps that are on their way are for nobody.
+    pub fn forget(&mut self) {
+        self.chain.forget();
+    }
+
+    /// The step of one `column`, and what may follow its token, chosen on the GPU; up to `left` steps more may be started.
+    ///
+    /// # Errors
+    /// As [`Plan::forward`].
+    pub async fn next(&mut self, column: Column, left: usize, choosing: &Choosing<'_>) -> Result<Told> {
+        self.gpu.check()?;
+        if !self.is_ahead(column.token) {
+            self.chain.forget();
+            self.chooser.start(choosing);
+            self.step.write_state(&[column], 1, choosing.draw.step);
+            self.submit(column, true)?;
+        }
+        while self.chain.on_their_way.len() < STEPS_AHEAD.min(1 + left) {
+            let later = self.chain.on_their_way.len() as u32;
+            // Only its length is known here; the rest is the GPU's.
+            self.submit(Column { tail_len: column.tail_len + later, ..column }, false)?;
+        }
+        let Some((staging, reading)) = self.chain.on_their_way.pop_front() else { return Ok(Told::new(&[0; 4])) };
+        let told = Told::new(&reading.values::<u32>(&self.gpu).await?);
+        self.chain.staging.push(staging);
+        self.chain.token = told.id;
+        Ok(told)
+    }
+
+    /// A step that chooses; `first`: of the state that was written, else of the one that the step before left.
+    fn submit(&mut self, column: Column, first: bool) -> Result<()> {
+        let staging = match self.chain.staging.pop() {
+            Some(staging) => staging,
+            None => {
+                let readable = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+                self.gpu.buffer("what was chosen", RECORD_BYTES, readable)?
+            }
+        };
+        let mut encoder =
+            self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("step") });
+        if !first {
+            self.chooser.follow(&mut encoder);
+        }
+        let mut pass = self.step.encode_pass(&mut encoder, &[column], 1);
+        self.chooser.dispatch(&mut pass);
+        drop(pass);
+        self.chooser.tell(&mut encoder, &staging);
+        let submission = self.gpu.queue.submit([encoder.finish()]);
+        let reading = Reading::new(&staging, RECORD_BYTES, Some(submission));
+        self.chain.on_their_way.push_back((staging, reading));
+        Ok(())
+    }
+}
+
+impl Chain {
+    /// Nobody wants what is on its way.
+    fn forget(&mut self) {
+        self.token = None;
+        self.on_their_way.clear();
     }
 }

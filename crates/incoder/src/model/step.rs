@@ -115,7 +115,8 @@ impl Compiler<'_> {
 struct State {
     columns: u32,
     logits: u32,
-    spare: [u32; 2],
+    draw: u32,
+    spare: u32,
     column: [Column; MOST_COLUMNS],
 }
 
@@ -378,11 +379,27 @@ impl Step {
 
     /// All dispatches for `columns` in one compute pass; the logits of the last `logits` of them.
     pub fn encode(&self, encoder: &mut wgpu::CommandEncoder, columns: &[Column], logits: usize) {
-        self.write_state(columns, logits);
+        self.write_state(columns, logits, 0);
+        self.encode_pass(encoder, columns, logits);
+    }
+
+    /// As [`Step::encode`], of a state that is there already: the pass, to which more may be added.
+    pub fn encode_pass<'a>(
+        &self,
+        encoder: &'a mut wgpu::CommandEncoder,
+        columns: &[Column],
+        logits: usize,
+    ) -> wgpu::ComputePass<'a> {
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
         for op in &self.ops {
             op.dispatch(&mut pass, columns, logits);
         }
+        pass
+    }
+
+    /// The buffer that [`Step::write_state`] writes.
+    pub fn state(&self) -> &wgpu::Buffer {
+        &self.state
     }
 
     /// As [`Step::encode`], with a pass for each dispatch, which writes two of `timestamps`: before and after it.
@@ -393,7 +410,7 @@ impl Step {
         logits: usize,
         timestamps: &wgpu::QuerySet,
     ) {
-        self.write_state(columns, logits);
+        self.write_state(columns, logits, 0);
         for (i, op) in (0..).zip(&self.ops) {
             let writes = wgpu::ComputePassTimestampWrites {
                 query_set: timestamps,
@@ -410,8 +427,9 @@ impl Step {
         self.ops.iter().map(|op| (op.name, op.reads))
     }
 
-    fn write_state(&self, columns: &[Column], logits: usize) {
-        let mut state = vec![columns.len() as u32, logits as u32, 0, 0];
+    /// What the step is to compute, and the number of the draw after it.
+    pub fn write_state(&self, columns: &[Column], logits: usize, draw: u32) {
+        let mut state = vec![columns.len() as u32, logits as u32, draw, 0];
         state.extend_from_slice(bytemuck::cast_slice(columns));
         self.gpu.queue.write_buffer(&self.state, 0, bytemuck::cast_slice(&state));
     }

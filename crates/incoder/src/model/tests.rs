@@ -1,6 +1,7 @@
 //! Every kernel against the plain CPU reference, over odd shapes, in every variant.
 
-use super::step::{Shapes, Step};
+use super::choose::{Chooser, Choosing, RECORD_BYTES, Told};
+use super::step::{MOST_COLUMNS, Shapes, Step};
 use super::weights::{BLOCK_ROWS, Weights};
 use crate::checkpoint::{Checkpoint, MemoryFolder, tensor_shapes};
 use crate::config::Config;
@@ -8,6 +9,7 @@ use crate::forward::{Column, Kv, sinusoids};
 use crate::gpu::{Array, Arrays, Gpu, GpuOptions, Resource, TEXEL_BYTES, Texel, Tuning};
 use crate::load::LoadOptions;
 use crate::reference::{Reference, attend, gelu, stored};
+use crate::sample::{Draw, Sampler, Sampling};
 use half::f16;
 use pollster::block_on;
 use safetensors::tensor::{Dtype, TensorView};
@@ -400,4 +402,95 @@ fn a_lost_device_is_an_error_and_stays_one() {
         let error = block_on(plan.forward(&columns, 1)).unwrap_err();
         assert!(matches!(error, crate::Error::DeviceLost { .. }), "{error}");
     }
+}
+
+/// Logits with equals among them, and a few that are impossible.
+fn some_logits(vocab: usize, seed: u32) -> Vec<f32> {
+    let mut logits = Values(seed).many(vocab);
+    logits.iter_mut().enumerate().for_each(|(i, logit)| match i % 11 {
+        0..3 => *logit = (*logit * 8.0).round() / 2.0,
+        3 => *logit = f32::NEG_INFINITY,
+        _ => *logit *= 4.0,
+    });
+    logits
+}
+
+#[test]
+fn kernel_choose_draws_what_the_sampler_draws() {
+    let samplings = [
+        Sampling::greedy(),
+        Sampling { repetition_penalty: 1.3, ..Sampling::greedy() },
+        Sampling::default(),
+        Sampling { temperature: 1.0, top_k: 64, top_p: 1.0, ..Sampling::default() },
+        Sampling { temperature: 0.7, top_k: 7, top_p: 0.8, repetition_penalty: 1.2, seed: u64::MAX - 5 },
+    ];
+    for (name, gpu) in variants() {
+        for vocab in [3, 64, 259, 5000] {
+            for seed in 0..12 {
+                let mut sampling = samplings[seed % 5];
+                sampling.seed = sampling.seed.wrapping_add(1000 * seed as u64);
+                let logits = some_logits(vocab, seed as u32 + 1);
+                let banned: Vec<u32> = (0..vocab as u32).filter(|id| id % 17 == 5).collect();
+                let context: Vec<u32> = (0..vocab as u32).filter(|id| id % 3 == 1).collect();
+                let draw = Draw { stream: 2, step: 7 + seed as u32 };
+                let mut sampler = Sampler::new(sampling, banned.clone()).unwrap();
+                let context = [&context[..], &[0]];
+                let choosing =
+                    Choosing { sampling, told: sampler.told().unwrap(), banned: &banned, context, stops: &[], draw };
+                let told = choose(&gpu, &logits, &choosing);
+                let what = format!("{name}, {vocab} logits, {sampling:?}, {told:?}");
+                let expected = sampler.sample(&logits, None, context.into_iter().flatten().copied(), draw).unwrap();
+                // Where more than the told ones are equal the CPU asks for all; the GPU takes the lower ids.
+                if let Some(id) = sampler.sample_told(&told.candidates, context, draw).unwrap() {
+                    assert_eq!(id, expected, "{what}");
+                    assert_eq!(told.id, Some(expected), "{what}");
+                } else {
+                    assert!(!sampling.is_greedy() || sampling.repetition_penalty != 1.0, "{what}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn kernel_choose_tells_broken_logits_and_stops() {
+    let (_, gpu) = variants().remove(0);
+    let mut logits = some_logits(200, 3);
+    let mut sampler = Sampler::new(Sampling::default(), Vec::new()).unwrap();
+    let draw = Draw { stream: 0, step: 0 };
+    let stops = &mut (0..200).collect::<Vec<u32>>()[..];
+    let choosing = Choosing {
+        sampling: sampler.sampling(),
+        told: sampler.told().unwrap(),
+        banned: &[],
+        context: [&[]; 2],
+        stops: &stops[..8],
+        draw,
+    };
+    for broken in [f32::NAN, f32::INFINITY] {
+        let whole = std::mem::replace(&mut logits[130], broken);
+        let told = choose(&gpu, &logits, &choosing);
+        assert_eq!(told, Told { id: None, candidates: Vec::new() });
+        assert_eq!(sampler.sample_told(&told.candidates, [&[]; 2], draw).unwrap(), None);
+        logits[130] = whole;
+    }
+    logits[5] = 50.0;
+    assert_eq!(choose(&gpu, &logits, &choosing).id, Some(5), "a token that ends the text is told");
+}
+
+/// What the kernels of choose.wgsl say of `logits`.
+fn choose(gpu: &Gpu, logits: &[f32], choosing: &Choosing<'_>) -> Told {
+    let mut padded = logits.to_vec();
+    padded.resize(logits.len().next_multiple_of(BLOCK_ROWS), 0.0);
+    let buffer = gpu.upload("logits", &padded).unwrap();
+    let state = gpu.uniform("state", &[[1u32, 1, choosing.draw.step, 0]; 2 * MOST_COLUMNS + 1]).unwrap();
+    let chooser = block_on(Chooser::new(gpu, logits.len(), &buffer, &state)).unwrap();
+    chooser.start(choosing);
+    let readable = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+    let staging = gpu.buffer("staging", RECORD_BYTES, readable).unwrap();
+    let mut encoder = gpu.device.create_command_encoder(&Default::default());
+    chooser.dispatch(&mut encoder.begin_compute_pass(&Default::default()));
+    chooser.tell(&mut encoder, &staging);
+    gpu.queue.submit([encoder.finish()]);
+    Told::new(&block_on(gpu.read(&staging, RECORD_BYTES as usize / 4)).unwrap())
 }

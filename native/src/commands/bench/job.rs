@@ -91,12 +91,9 @@ impl Bench {
         Ok(self.sampler.sample(self.session.logits(), None, [], draw)?)
     }
 
-    /// New tokens that are given, not chosen: the GPU's part of decoding.
+    /// New tokens after the context, each chosen after the one before it.
     async fn decode(&mut self, new: usize) -> Result<()> {
-        self.session.fork(1, new)?;
-        for id in self.ids(new) {
-            self.session.step(&[(0, id)]).await?;
-        }
+        self.generate(new + 1, Instant::now()).await?;
         Ok(())
     }
 
@@ -106,8 +103,8 @@ impl Bench {
         let mut id = self.sample(0)?;
         let first = ms_since(start);
         for step in 1..new {
-            self.session.step(&[(0, id)]).await?;
-            id = self.sample(step)?;
+            let draw = Draw { stream: 0, step: step as u32 };
+            id = self.session.decode(id, new - 1 - step, &mut self.sampler, [&[]; 2], &[], draw).await?;
         }
         Ok(first)
     }

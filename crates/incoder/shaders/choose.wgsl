@@ -1,0 +1,238 @@
+// The next token, chosen as sample.rs chooses it, and the state of the step that computes what follows it: the GPU goes on while the
+// CPU reads what it may choose from. Two dispatches: the best of every 64 logits, and then, in one workgroup, the most probable
+// tokens one by one, and the draw among them.
+
+// Ids of the vocabulary.
+override VOCAB: u32 = 1u;
+// Threads that share the blocks' best.
+override THREADS: u32 = 8u;
+
+// Logits of a block.
+const BLOCK = 64u;
+override BLOCKS: u32 = (VOCAB + BLOCK - 1u) / BLOCK;
+// Candidates at most, as in choose.rs.
+const MOST = 65u;
+// Instead of an id: no token, and a logit that is not a number.
+const NONE = 0xffffffffu;
+const BROKEN = 0xfffffffeu;
+const LARGEST = 3.4028234e38;
+
+struct Choice {
+    temperature: f32,
+    top_p: f32,
+    penalty: f32,
+    // Candidates that are drawn from; 1 is greedy.
+    top_k: u32,
+    // Candidates that are told: one more shows what equals the last.
+    told: u32,
+    stream: u32,
+    seed: vec2<u32>,
+    // Tokens after which nothing follows, or NONE.
+    stops: array<vec4<u32>, 2>,
+}
+
+struct Entry {
+    // The logit, less its penalty.
+    score: f32,
+    id: u32,
+}
+
+struct Record {
+    // The token drawn.
+    id: u32,
+    candidates: u32,
+    spare: vec2<u32>,
+    // Logits as they are, with their ids.
+    candidate: array<Entry, MOST>,
+}
+
+@group(0) @binding(9) var<uniform> choice: Choice;
+@group(0) @binding(10) var<storage, read> logits: array<vec4<f32>>;
+// For each block: which ids are banned (x, y) and which are in the context (z, w), a bit each.
+@group(0) @binding(11) var<storage, read_write> marks: array<vec4<u32>>;
+@group(0) @binding(12) var<storage, read_write> best: array<Entry>;
+@group(0) @binding(13) var<storage, read_write> record: Record;
+// The state of the next step: what step.wgsl calls columns, logits and draw, then its column.
+@group(0) @binding(14) var<storage, read_write> next: array<vec4<u32>, 3>;
+
+var<workgroup> offered: array<Entry, THREADS>;
+var<workgroup> weights: array<f32, MOST>;
+
+// Whether `a` comes before `b`: a higher score, a lower id among equals.
+fn before(a: Entry, b: Entry) -> bool {
+    return a.score > b.score || (a.score == b.score && a.id < b.id);
+}
+
+// The better of `found` and the token `id`, if that comes after `last`.
+fn better(found: Entry, last: Entry, logit: f32, id: u32, mark: vec4<u32>) -> Entry {
+    let bits = bitcast<u32>(logit);
+    // Of the bits, as compilers take it that there are none of these.
+    if ((bits & 0x7fffffffu) > 0x7f800000u || bits == 0x7f800000u) {
+        return Entry(LARGEST, BROKEN);
+    }
+    let within = id % BLOCK;
+    let high = within >= 32u;
+    let bit = 1u << (within % 32u);
+    let banned = (select(mark.x, mark.y, high) & bit) != 0u;
+    let seen = (select(mark.z, mark.w, high) & bit) != 0u;
+    if (id >= VOCAB || banned || bits == 0xff800000u) {
+        return found;
+    }
+    var score = logit;
+    if (seen) {
+        score = select(logit / choice.penalty, logit * choice.penalty, logit < 0.0);
+    }
+    let entry = Entry(score, id);
+    if (before(last, entry) && (found.id == NONE || before(entry, found))) {
+        return entry;
+    }
+    return found;
+}
+
+// The best of a block that comes after `last`.
+fn best_of(block: u32, last: Entry) -> Entry {
+    let mark = marks[block];
+    var found = Entry(-LARGEST, NONE);
+    for (var i = 0u; i < BLOCK / 4u; i++) {
+        let id = block * BLOCK + i * 4u;
+        let four = logits[id / 4u];
+        found = better(found, last, four.x, id, mark);
+        found = better(found, last, four.y, id + 1u, mark);
+        found = better(found, last, four.z, id + 2u, mark);
+        found = better(found, last, four.w, id + 3u, mark);
+        if (found.id == BROKEN) {
+            break;
+        }
+    }
+    return found;
+}
+
+@compute @workgroup_size(16)
+fn choose_best(@builtin(global_invocation_id) thread: vec3<u32>) {
+    if (thread.x < BLOCKS && state.logits > 0u) {
+        best[thread.x] = best_of(thread.x, Entry(LARGEST, 0u));
+    }
+}
+
+// The best of the blocks of one thread.
+fn best_offer(thread: u32) -> Entry {
+    var found = Entry(-LARGEST, NONE);
+    for (var block = thread; block < BLOCKS; block += THREADS) {
+        let entry = best[block];
+        if (entry.id != NONE && (found.id == NONE || before(entry, found))) {
+            found = entry;
+        }
+    }
+    return found;
+}
+
+fn mix(v: vec4<u32>) -> vec4<u32> {
+    let x = v.x + v.y * v.w;
+    let y = v.y + v.z * x;
+    let z = v.z + x * y;
+    return vec4(x, y, z, v.w + y * z);
+}
+
+// The random number of a draw in [0, 1): uniform() of sample.rs.
+fn uniform_at(draw: u32) -> f32 {
+    let mixed = mix(vec4(choice.seed, choice.stream, draw) * 1664525u + 1013904223u);
+    return f32(mix(mixed ^ (mixed >> vec4(16u))).w >> 8u) / 16777216.0;
+}
+
+fn stops(id: u32) -> bool {
+    return any(choice.stops[0] == vec4(id)) || any(choice.stops[1] == vec4(id));
+}
+
+// One of the first `count` candidates, whose scores are in `weights`.
+fn draw(count: u32) -> u32 {
+    let highest = weights[0];
+    var total = 0.0;
+    for (var i = 0u; i < count; i++) {
+        weights[i] = exp((weights[i] - highest) / choice.temperature);
+        total += weights[i];
+    }
+    var kept = 0u;
+    var sum = 0.0;
+    while (kept < count && (kept == 0u || choice.top_p >= 1.0 || sum < choice.top_p * total)) {
+        sum += weights[kept];
+        kept++;
+    }
+    let at = uniform_at(state.draw) * sum;
+    var reached = 0.0;
+    for (var i = 0u; i < kept; i++) {
+        reached += weights[i];
+        if (at < reached) {
+            return i;
+        }
+    }
+    return kept - 1u;
+}
+
+// Nothing follows: the next step does no work.
+fn stop() {
+    next[0] = vec4(0u);
+    next[1] = vec4(0u);
+    next[2] = vec4(0u);
+}
+
+@compute @workgroup_size(THREADS)
+fn choose_token(@builtin(local_invocation_index) thread: u32) {
+    var offer = best_offer(thread);
+    var found = 0u;
+    var broken = false;
+    for (var i = 0u; i < choice.told; i++) {
+        offered[thread] = offer;
+        workgroupBarrier();
+        var winner = offered[0];
+        for (var other = 1u; other < THREADS; other++) {
+            let entry = offered[other];
+            if (entry.id != NONE && (winner.id == NONE || before(entry, winner))) {
+                winner = entry;
+            }
+        }
+        workgroupBarrier();
+        broken = broken || winner.id == BROKEN;
+        if (winner.id < BROKEN) {
+            let block = winner.id / BLOCK;
+            if (block % THREADS == thread) {
+                best[block] = best_of(block, winner);
+                offer = best_offer(thread);
+            }
+            if (thread == 0u) {
+                record.candidate[i] = Entry(logits[winner.id / 4u][winner.id % 4u], winner.id);
+                weights[i] = winner.score;
+                found++;
+            }
+        }
+    }
+    if (thread > 0u) {
+        return;
+    }
+    record.candidates = found;
+    record.id = NONE;
+    if (broken || found == 0u || state.logits == 0u) {
+        record.candidates = 0u;
+        stop();
+        return;
+    }
+    var chosen = 0u;
+    if (choice.top_k > 1u) {
+        chosen = draw(min(found, choice.top_k));
+    }
+    let id = record.candidate[chosen].id;
+    record.id = id;
+    if (stops(id)) {
+        stop();
+        return;
+    }
+    let within = id % BLOCK;
+    if (within < 32u) {
+        marks[id / BLOCK].z |= 1u << within;
+    } else {
+        marks[id / BLOCK].w |= 1u << (within - 32u);
+    }
+    let column = state.column[0];
+    next[0] = vec4(1u, 1u, state.draw + 1u, 0u);
+    next[1] = vec4(id, column.position + 1u, column.row + 1u, column.prefix);
+    next[2] = vec4(column.tail_start, column.tail_len + 1u, 0u, 0u);
+}

@@ -1,0 +1,177 @@
+//! Choosing on the GPU: steps that follow one another without waiting for the CPU.
+//!
+//! The GPU draws a token as [`crate::sample`] would and starts on the next step with it. What it drew from comes back, and the
+//! CPU draws again from that, in double precision: its word counts, and steps that went on from another token are forgotten.
+
+use crate::error::Result;
+use crate::gpu::{self, Binding, Gpu, Kernel, Resource, shaders};
+use crate::sample::{Draw, MOST_TOLD, Sampling};
+
+/// Logits of a block: `BLOCK` of choose.wgsl.
+const BLOCK: usize = 64;
+/// Threads of `choose_best`.
+const BEST_THREADS: u32 = 16;
+/// Tokens after which nothing follows, at most; others end a text one step late.
+const MOST_STOPS: usize = 8;
+/// No token.
+const NONE: u32 = u32::MAX;
+
+/// How tokens are to be chosen, the same for all steps that follow one another.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Choosing<'a> {
+    pub sampling: Sampling,
+    /// Candidates to tell.
+    pub told: usize,
+    /// Ids that are never chosen.
+    pub banned: &'a [u32],
+    /// The context, as two parts.
+    pub context: [&'a [u32]; 2],
+    /// Tokens after which nothing follows.
+    pub stops: &'a [u32],
+    /// The first draw; the later ones count on.
+    pub draw: Draw,
+}
+
+/// What a step may go on with.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Told {
+    /// What the GPU drew, and went on with unless the text ends there.
+    pub id: Option<u32>,
+    /// The most probable tokens with their logits, best first; empty when there is none, or a logit that is not a number.
+    pub candidates: Vec<(f32, u32)>,
+}
+
+/// `Choice` of choose.wgsl.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct Choice {
+    temperature: f32,
+    top_p: f32,
+    penalty: f32,
+    top_k: u32,
+    told: u32,
+    stream: u32,
+    seed: [u32; 2],
+    stops: [u32; MOST_STOPS],
+}
+
+/// Words of `Record` in choose.wgsl.
+const RECORD_WORDS: usize = 4 + 2 * MOST_TOLD;
+/// Bytes of it.
+pub(super) const RECORD_BYTES: u64 = 4 * RECORD_WORDS as u64;
+/// Bytes of the state of a step of one token.
+const NEXT_BYTES: u64 = 48;
+
+/// The kernels of choose.wgsl and what they work on.
+#[derive(Debug)]
+pub(super) struct Chooser {
+    gpu: Gpu,
+    best: Kernel,
+    token: Kernel,
+    bindings: wgpu::BindGroup,
+    choice: wgpu::Buffer,
+    marks: wgpu::Buffer,
+    next: wgpu::Buffer,
+    record: wgpu::Buffer,
+    state: wgpu::Buffer,
+    blocks: usize,
+}
+
+impl Chooser {
+    /// Compiles the kernels for `vocab` logits that a step leaves at the start of `logits`, and for its `state`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Kernel`] when the adapter's compiler refuses them.
+    pub async fn new(gpu: &Gpu, vocab: usize, logits: &wgpu::Buffer, state: &wgpu::Buffer) -> Result<Self> {
+        use Binding::{Read, Uniform, Write};
+        let blocks = vocab.div_ceil(BLOCK);
+        let bound = [(8, Uniform), (9, Uniform), (10, Read), (11, Write), (12, Write), (13, Write), (14, Write)];
+        let layout = gpu::layout(gpu, "choose", &bound);
+        let module = gpu.compiling("choose", || shaders::CHOOSE.module(gpu)).await?;
+        let threads = f64::from(gpu.tuning().choose_threads);
+        let constants = [("VOCAB", vocab as f64), ("THREADS", threads)];
+        let kernel =
+            async |name, constants| gpu.compiling(name, || Kernel::new(gpu, &module, name, &layout, constants)).await;
+        let best = kernel("choose_best", &constants[..1]).await?;
+        let token = kernel("choose_token", &constants[..]).await?;
+        let choice = gpu.uniform("choice", &Choice::default())?;
+        let marks = gpu.storage("marks", 16 * blocks as u64)?;
+        let best_of_blocks = gpu.storage("best of blocks", 8 * blocks as u64)?;
+        let record = gpu.storage("record", RECORD_BYTES)?;
+        let next = gpu.storage("next state", NEXT_BYTES)?;
+        let resources: [(u32, Resource<'_>); 7] = [
+            (8, state.into()),
+            (9, (&choice).into()),
+            (10, logits.into()),
+            (11, (&marks).into()),
+            (12, (&best_of_blocks).into()),
+            (13, (&record).into()),
+            (14, (&next).into()),
+        ];
+        let bindings = gpu::bind(gpu, "choose", &layout, &resources);
+        Ok(Self { gpu: gpu.clone(), best, token, bindings, choice, marks, next, record, state: state.clone(), blocks })
+    }
+
+    /// Says how the steps to come choose.
+    pub fn start(&self, choosing: &Choosing<'_>) {
+        let Sampling { temperature, top_k, top_p, repetition_penalty, seed } = choosing.sampling;
+        let mut stops = [NONE; MOST_STOPS];
+        stops.iter_mut().zip(choosing.stops).for_each(|(to, stop)| *to = *stop);
+        let choice = Choice {
+            temperature: temperature as f32,
+            top_p: top_p as f32,
+            penalty: repetition_penalty as f32,
+            top_k: if choosing.sampling.is_greedy() { 1 } else { top_k as u32 },
+            told: choosing.told as u32,
+            stream: choosing.draw.stream,
+            seed: [seed as u32, (seed >> 32) as u32],
+            stops,
+        };
+        self.gpu.queue.write_buffer(&self.choice, 0, bytemuck::bytes_of(&choice));
+        let mut marks = vec![[0u32; 4]; self.blocks];
+        let mut mark = |id: u32, first: usize| {
+            if let Some(mark) = marks.get_mut(id as usize / BLOCK) {
+                mark[first + id as usize % BLOCK / 32] |= 1 << (id % 32);
+            }
+        };
+        choosing.banned.iter().for_each(|&id| mark(id, 0));
+        if repetition_penalty != 1.0 {
+            choosing.context.into_iter().flatten().for_each(|&id| mark(id, 2));
+        }
+        self.gpu.queue.write_buffer(&self.marks, 0, bytemuck::cast_slice(&marks));
+    }
+
+    /// The step goes on from what the one before chose.
+    pub fn follow(&self, encoder: &mut wgpu::CommandEncoder) {
+        encoder.copy_buffer_to_buffer(&self.next, 0, &self.state, 0, Some(NEXT_BYTES));
+    }
+
+    /// The dispatches, after those of the step.
+    pub fn dispatch(&self, pass: &mut wgpu::ComputePass<'_>) {
+        pass.set_bind_group(0, &self.bindings, &[]);
+        pass.set_pipeline(&self.best.pipeline);
+        pass.dispatch_workgroups((self.blocks as u32).div_ceil(BEST_THREADS), 1, 1);
+        pass.set_pipeline(&self.token.pipeline);
+        pass.dispatch_workgroups(1, 1, 1);
+    }
+
+    /// Copies what was chosen, after the pass.
+    pub fn tell(&self, encoder: &mut wgpu::CommandEncoder, staging: &wgpu::Buffer) {
+        encoder.copy_buffer_to_buffer(&self.record, 0, staging, 0, Some(RECORD_BYTES));
+    }
+}
+
+impl Default for Choice {
+    fn default() -> Self {
+        bytemuck::Zeroable::zeroed()
+    }
+}
+
+impl Told {
+    /// What a record says.
+    pub fn new(words: &[u32]) -> Self {
+        let count = (words[1] as usize).min(MOST_TOLD);
+        let candidates = words[4..].chunks_exact(2).take(count).map(|pair| (f32::from_bits(pair[0]), pair[1]));
+        Self { id: (words[0] != NONE).then_some(words[0]), candidates: candidates.collect() }
+    }
+}
