@@ -113,11 +113,13 @@ async function measure(found: Adapter, name: Name, asked: Settings, withLimit: b
   // What an earlier run left is freed first.
   await leaving;
   signal.throwIfAborted();
+  let copied = 0;
   const options: LoadOptions = {
     signal,
     onProgress: ({ phase, done, total }) => {
-      byId('bench-step', HTMLElement).textContent = `Loading the model: ${PHASES[phase].toLowerCase()}`;
-      steps.draw(phase === 'upload' && total > 0 ? done / total : 0);
+      byId('bench-step', HTMLElement).textContent = `Loading the model: ${PHASES[phase].replace(/^./, (first) => first.toLowerCase())}`;
+      if (phase === 'upload' && total > 0) copied = done / total;
+      steps.draw(copied);
     },
   };
   const source = name === 'demo' ? { baseUrl: DEMO_URL } : { files: randomModel(SHAPES[name]) };
