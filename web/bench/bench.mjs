@@ -52,7 +52,6 @@ function options() {
   let values;
   try {
     ({ values } = parseArgs({
-      allowNegative: true,
       options: {
         repetitions: { type: 'string', short: 'r', default: '3' },
         output: { type: 'string', short: 'o', default: 'md' },
@@ -195,7 +194,7 @@ function markdown({ report, rows }) {
   });
   const table = [head, head.map((_, i) => (i < 3 || i === 7 ? '---' : '---:')), ...lines];
   return [
-    `- model: ${report.model}, ${(report.parameters / 1e6).toFixed(1)}M parameters; the peers' is GPT-2's architecture of the same sizes`,
+    `- model: ${report.model}, ${(report.parameters / 1e6).toFixed(1)}M parameters${rows.length > 1 ? "; the others': GPT-2's architecture in the same sizes" : ''}`,
     `- device: ${device.name} (${device.type}), reads ${figure(limit.read_gb_per_second)} GB/s; ${/Chrome\/[\d.]+/.exec(agent)?.[0] ?? agent}`,
     '- medians (least .. most), after one time that does not count; always the most probable token',
     '',
