@@ -45,7 +45,12 @@ export default defineConfig({
   // Relative addresses: the page works under any path of any static server.
   base: './',
   // Browsers with WebGPU have all of this; older ones still get the message that says what they lack.
-  build: { target: 'es2022', cssTarget: ['chrome123', 'firefox120', 'safari17.5'], chunkSizeWarningLimit: 800 },
+  build: {
+    target: 'es2022',
+    cssTarget: ['chrome123', 'firefox120', 'safari17.5'],
+    chunkSizeWarningLimit: 800,
+    rolldownOptions: { input: ['index.html', 'bench.html'] },
+  },
   worker: { format: 'es' },
   // Pre-bundling would move the package away from its worker and its wasm file.
   optimizeDeps: { exclude: ['incoder'] },

@@ -115,6 +115,41 @@ test('leaving a stream cancels, and the next call works', async () => {
   assert.ok(ms < 100 * whole.timings.decodeMs, `${ms} ms`);
 });
 
+test('token ids are continued as they are, past the end of text if asked', async () => {
+  const { text, ids, wrong, ended, passed } = await run(async () => {
+    const options = { maxTokens: 12, temperature: 0, heal: false };
+    const prompt = await model.tokenizer.encode('class A:\n');
+    const text = await model.generate('class A:\n', options);
+    const hot = { maxTokens: 400, temperature: 4, topK: 0, topP: 1, seed: 1, lookup: false };
+    return {
+      text,
+      ids: await model.generate(prompt, options),
+      wrong: await outcome(model.generate([1, 2.5])),
+      ended: await model.generate(prompt, hot),
+      passed: await model.generate(prompt, { ...hot, ignoreEos: true }),
+    };
+  });
+  assert.deepEqual([ids.text, ids.ids, ids.promptTokens], [text.text, text.ids, text.promptTokens]);
+  assert.deepEqual([wrong.code, wrong.message], ['INVALID_ARGUMENT', '2.5 is no token id']);
+  assert.deepEqual([passed.finishReason, passed.ids.length], ['length', 400]);
+  // Some 400 of 512 ids were drawn: the end of text is most likely among them.
+  const end = passed.ids.indexOf(2) + 1 || 400;
+  assert.deepEqual(ended.ids, passed.ids.slice(0, end));
+});
+
+test('an abort ends a measurement of the GPU at once', async () => {
+  const { name, ms } = await run(async () => {
+    const abort = new AbortController();
+    const measured = outcome(InCoder.measure({ signal: abort.signal }));
+    await sleep(300);
+    const start = performance.now();
+    abort.abort();
+    return { ...(await measured), ms: performance.now() - start };
+  });
+  assert.equal(name, 'AbortError');
+  assert.ok(ms < 1000, `${ms} ms`);
+});
+
 test('a stream rejects with what went wrong', async () => {
   const { name, code } = await run(() => outcome(model.generateStream('x', { temperature: -1 }).next()));
   assert.deepEqual([name, code], ['InCoderError', 'INVALID_ARGUMENT']);

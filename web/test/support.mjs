@@ -67,15 +67,17 @@ function send(request, response, file) {
 
 const QUIET = ['--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'];
 const WEBGPU = ['--enable-unsafe-webgpu', '--use-webgpu-adapter=swiftshader'];
+const OWN_GPU = ['--enable-unsafe-webgpu', '--enable-features=Vulkan', '--use-angle=vulkan', '--ignore-gpu-blocklist'];
+const NO_WEBGPU = ['--disable-features=WebGPU', '--disable-gpu'];
 
-/** Chromium with an empty profile that goes with it; `webgpu: false` leaves WebGPU off. */
+/** Chromium with an empty profile that goes with it; `webgpu: false` leaves WebGPU off, `'own'` takes the machine's GPU. */
 export async function browser({ webgpu = true, viewport = { width: 1280, height: 900 }, ...context } = {}) {
   const profile = mkdtempSync(join(tmpdir(), 'incoder-chromium-'));
   const opened = await chromium.launchPersistentContext(profile, {
     executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
     headless: true,
     viewport,
-    args: ['--no-sandbox', '--disable-gpu-sandbox', ...QUIET, ...(webgpu ? WEBGPU : ['--disable-features=WebGPU', '--disable-gpu'])],
+    args: ['--no-sandbox', '--disable-gpu-sandbox', ...QUIET, ...(webgpu === 'own' ? OWN_GPU : webgpu ? WEBGPU : NO_WEBGPU)],
     ...context,
   });
   const close = opened.close.bind(opened);

@@ -1,6 +1,6 @@
 /** The device panel: what the browser says of its GPU, before anything is downloaded. */
 
-import type { FitQuery, Probe } from 'incoder';
+import type { AdapterInfo, FitQuery, Probe } from 'incoder';
 import { byId, bytes, fact, number } from './dom.js';
 import { ofError, ofFit, ofProbe, show } from './messages.js';
 
@@ -28,11 +28,9 @@ export async function showDevice(probe: Probe): Promise<void> {
       advice: 'Everything works, slowly. Hardware acceleration in the browser’s settings makes it fast.',
     });
   }
-  // Browsers hide names; an empty one is no fact.
-  const name = [probe.description, `${probe.vendor} ${probe.architecture}`.trim()].find((text) => text) ?? 'not told';
   const yesNo = (value: boolean): string => (value ? 'yes' : 'no');
   facts.replaceChildren(
-    fact('GPU', name, 'device-name'),
+    fact('GPU', deviceName(probe), 'device-name'),
     fact('Half precision (f16)', yesNo(probe.f16), 'device-f16'),
     fact('Subgroups', yesNo(probe.subgroups), 'device-subgroups'),
     fact('Largest buffer', bytes(probe.limits.maxBufferSize), 'device-buffer'),
@@ -44,6 +42,10 @@ export async function showDevice(probe: Probe): Promise<void> {
     facts.append(fact(title, await fitText(probe, query), `device-fit-${query.replace(/\W+/g, '-')}`));
   }
 }
+
+/** Browsers hide names; an empty one is no name. */
+export const deviceName = ({ description, vendor, architecture }: AdapterInfo): string =>
+  description || `${vendor} ${architecture}`.trim() || 'not told';
 
 /** Whether a model fits, in words, whatever goes wrong on the way to the answer. */
 export async function fitText(probe: Probe, query: FitQuery): Promise<string> {

@@ -13,6 +13,7 @@ import { ModelPanel } from './loading.js';
 import { isAbort, ofError, show } from './messages.js';
 import { Runner } from './run.js';
 import type { RunReport, RunSettings } from './run.js';
+import { followTheme } from './theme.js';
 
 declare global {
   interface Window {
@@ -235,35 +236,7 @@ new ModelPanel(probe, {
   status: say,
 });
 
-// The theme: the system's, until the button says otherwise.
-
-const root = document.documentElement;
-const systemDark = matchMedia('(prefers-color-scheme: dark)');
-const themeButton = byId('theme-toggle', HTMLButtonElement);
-const isDark = (): boolean => (root.dataset['theme'] ? root.dataset['theme'] === 'dark' : systemDark.matches);
-
-function showTheme(): void {
-  themeButton.textContent = isDark() ? 'Light' : 'Dark';
-  themeButton.setAttribute('aria-label', `Use the ${isDark() ? 'light' : 'dark'} theme`);
-}
-
-try {
-  const kept = localStorage.getItem('theme');
-  if (kept === 'dark' || kept === 'light') root.dataset['theme'] = kept;
-} catch {
-  // storage may be forbidden; the system's theme does then
-}
-systemDark.addEventListener('change', showTheme);
-themeButton.addEventListener('click', () => {
-  root.dataset['theme'] = isDark() ? 'light' : 'dark';
-  try {
-    localStorage.setItem('theme', root.dataset['theme']);
-  } catch {
-    // as above
-  }
-  showTheme();
-});
-showTheme();
+followTheme();
 
 if (/Mac|iPhone|iPad/.test(navigator.platform)) {
   for (const key of document.querySelectorAll('kbd.mod, #word-key')) key.textContent = '⌘';

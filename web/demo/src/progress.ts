@@ -3,7 +3,7 @@
 import type { LoadProgress } from 'incoder';
 import { byId, bytes, duration, make } from './dom.js';
 
-const PHASES: Record<LoadProgress['phase'], string> = {
+export const PHASES: Record<LoadProgress['phase'], string> = {
   plan: 'Looking at the files',
   download: 'Downloading',
   upload: 'Copying to the GPU',

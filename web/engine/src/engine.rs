@@ -109,14 +109,22 @@ impl Engine {
         cancel: &CancelFlag,
         on_event: Function,
     ) -> Result<String, JsValue> {
-        let make = options::<Make>(&make)?.generate(cancel.0.clone());
-        let mut session = self.take()?;
-        let prompt = Prompt::Text(&prompt);
-        let made =
-            incoder::generate(&mut session, &self.tokenizer, prompt, &make, &mut |event| report(&on_event, event))
-                .await;
-        self.session.replace(Some(session));
-        text(&options::Generation::from(made.map_err(thrown)?))
+        self.continued(Prompt::Text(&prompt), &make, cancel, &on_event).await
+    }
+
+    /// Continues token ids, taken as they are.
+    ///
+    /// # Errors
+    /// As [`incoder::generate()`].
+    #[wasm_bindgen(js_name = generateIds)]
+    pub async fn generate_ids(
+        &self,
+        ids: Vec<u32>,
+        make: String,
+        cancel: &CancelFlag,
+        on_event: Function,
+    ) -> Result<String, JsValue> {
+        self.continued(Prompt::Ids(&ids), &make, cancel, &on_event).await
     }
 
     /// Fills the holes between `parts`; `on_event` gets the package's `TokenEvent`s.
@@ -164,6 +172,21 @@ impl Engine {
     /// An id that is not in the vocabulary.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, JsValue> {
         self.tokenizer.decode(ids, skip_special).map_err(thrown)
+    }
+
+    async fn continued(
+        &self,
+        prompt: Prompt<'_>,
+        make: &str,
+        cancel: &CancelFlag,
+        on_event: &Function,
+    ) -> Result<String, JsValue> {
+        let make = options::<Make>(make)?.generate(cancel.0.clone());
+        let mut session = self.take()?;
+        let mut tell = |event: Event<'_>| report(on_event, event);
+        let made = incoder::generate(&mut session, &self.tokenizer, prompt, &make, &mut tell).await;
+        self.session.replace(Some(session));
+        text(&options::Generation::from(made.map_err(thrown)?))
     }
 
     fn take(&self) -> Result<Session, JsValue> {

@@ -13,7 +13,8 @@ mod options;
 pub use engine::{CancelFlag, Engine};
 pub use folder::{JsFile, JsFolder};
 
-use incoder::{Config, Kv, MemoryLimits, MemoryPlan};
+use incoder::gpu::{AdapterSpeed, ReadRate};
+use incoder::{Config, Gpu, GpuOptions, Kv, MemoryLimits, MemoryPlan};
 use sha2::Digest;
 use std::cell::RefCell;
 use wasm_bindgen::prelude::*;
@@ -62,6 +63,25 @@ pub fn memory_plan(config: &str, context: u32, binding_bytes: f64, buffer_bytes:
         "total": plan.total(),
         "largestBuffer": plan.unsplit[0].1,
         "largestContext": MemoryPlan::largest_context(&config, context, Kv::F16, &limits, None),
+    })
+    .to_string())
+}
+
+/// What the adapter does at best, as the package's `AdapterSpeed`. Opens a device for it.
+///
+/// # Errors
+/// As [`Gpu::open`] and [`AdapterSpeed::measure`].
+#[wasm_bindgen(js_name = adapterSpeed)]
+pub async fn adapter_speed() -> Result<String, JsValue> {
+    let gpu = Gpu::open(&GpuOptions::default()).await.map_err(failure::thrown)?;
+    let speed = AdapterSpeed::measure(&gpu).await.map_err(failure::thrown)?;
+    let rate = |rate: ReadRate| serde_json::json!({ "gbPerSecond": rate.gb_per_second, "workgroupThreads": rate.workgroup_threads });
+    Ok(serde_json::json!({
+        "readGbPerSecond": speed.read_gb_per_second(),
+        "buffer": rate(speed.buffer),
+        "texture": rate(speed.texture),
+        "dispatchUs": speed.dispatch_us,
+        "roundTripUs": speed.round_trip_us,
     })
     .to_string())
 }

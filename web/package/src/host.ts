@@ -5,7 +5,7 @@ import { openFolder } from './files/folder.js';
 import { describe, openingDevice, requireAdapter } from './gpu.js';
 import type { Calls, Failure, LoadRequest, Loaded, Method, Plain, ToClient, ToHost } from './protocol.js';
 import { trimParts } from './trim.js';
-import type { Candidate, Generation, InfillOptions, Infilling, LoadProgress, Score, TokenEvent } from './types.js';
+import type { AdapterSpeed, Candidate, Generation, InfillOptions, Infilling, LoadProgress, Score, TokenEvent } from './types.js';
 import { wasm, type Wasm } from './wasm.js';
 
 /** A call that was asked for and is not answered yet. */
@@ -84,6 +84,7 @@ export class Host {
       this.#request = request;
       return this.#model.loaded;
     }
+    if (method === 'measure') return measure(...(args as Calls['measure']));
     const { engine, device } = await this.#ready(call.abort.signal);
     try {
       return await this.#compute(engine, method, args, call, emit);
@@ -117,7 +118,9 @@ export class Host {
       case 'generate': {
         const [prompt, options] = args as Calls['generate'];
         return this.#timed(call, options.maxTimeMs, new CancelFlag(), async (flag) => {
-          const json = await engine.generate(aText(prompt), making(options), flag, tell(emit));
+          const json = Array.isArray(prompt)
+            ? await engine.generateIds(tokenIds(prompt), making(options), flag, tell(emit))
+            : await engine.generate(aText(prompt), making(options), flag, tell(emit));
           return whole(JSON.parse(json) as Omit<Generation, keyof Candidate>);
         }, () => whole(NOTHING));
       }
@@ -250,6 +253,15 @@ async function load(
     if (code === 'BAD_CHECKPOINT' || code === 'UNSUPPORTED_MODEL') await folder.distrust().catch(() => undefined);
     throw error;
   }
+}
+
+/** What the GPU does at best, on a device of its own. */
+async function measure({ wasm: url }: { wasm?: string }): Promise<AdapterSpeed> {
+  await requireAdapter();
+  const { adapterSpeed } = await wasm(url);
+  const { opened, device } = await openingDevice(false, adapterSpeed);
+  device.destroy();
+  return JSON.parse(opened) as AdapterSpeed;
 }
 
 /** A text for the engine: wasm would read anything else as one, somewhere in its memory. */

@@ -9,6 +9,7 @@ import { askPersistence } from './files/store.js';
 import { probe } from './probe.js';
 import type { LoadRequest, Loaded, Plain } from './protocol.js';
 import type {
+  AdapterSpeed,
   Generation,
   GenerateOptions,
   InfillInput,
@@ -17,6 +18,7 @@ import type {
   LoadOptions,
   LoadProgress,
   LostInfo,
+  MeasureOptions,
   ModelCache,
   ModelInfo,
   Probe,
@@ -44,6 +46,19 @@ export class InCoder {
   /** What this browser can do; downloads no model. */
   static probe(): Promise<Probe> {
     return probe();
+  }
+
+  /**
+   * Measures what the GPU does at best. Takes 512 MiB of its memory for a fraction of a second, and many seconds where WebGPU
+   * is computed on the CPU. An abort ends it at once, in a worker.
+   */
+  static async measure({ signal, worker = true, wasm: url }: MeasureOptions = {}): Promise<AdapterSpeed> {
+    const connection = new Connection(worker, () => undefined);
+    try {
+      return await connection.call('measure', [url === undefined ? {} : { wasm: absolute(url) }], { signal });
+    } finally {
+      connection.close(disposed());
+    }
   }
 
   /** The download cache of this browser. */
@@ -103,8 +118,8 @@ export class InCoder {
     return this.#losses.next;
   }
 
-  /** Continues `prompt`. */
-  async generate(prompt: string, options: GenerateOptions = {}): Promise<Generation> {
+  /** Continues `prompt`: a text, or token ids, taken as they are. */
+  async generate(prompt: string | number[], options: GenerateOptions = {}): Promise<Generation> {
     const { plain, ...rest } = split(options);
     return this.#connection.call('generate', [prompt, plain], rest);
   }
@@ -116,7 +131,7 @@ export class InCoder {
   }
 
   /** `generate` token by token. Leaving the loop cancels; the return value is the whole result. */
-  generateStream(prompt: string, options: GenerateOptions = {}): AsyncGenerator<TokenEvent, Generation> {
+  generateStream(prompt: string | number[], options: GenerateOptions = {}): AsyncGenerator<TokenEvent, Generation> {
     return stream(options, (more) => this.generate(prompt, more));
   }
 

@@ -12,7 +12,8 @@ export type LoadRequest = Omit<Plain<LoadOptions>, 'files' | 'worker' | 'wasm'> 
 /** The calls and their arguments. */
 export interface Calls {
   load: [LoadRequest];
-  generate: [prompt: string, options: Plain<GenerateOptions>];
+  measure: [request: { wasm?: string }];
+  generate: [prompt: string | number[], options: Plain<GenerateOptions>];
   infill: [parts: string[], options: Plain<InfillOptions>];
   score: [text: string | number[], topLogprobs: number];
   encode: [text: string, bos: boolean, parse: boolean];

@@ -94,6 +94,8 @@ export interface GenerateOptions {
   candidates?: number;
   /** Take back tokens before the cursor that may begin a longer one; true. */
   heal?: boolean;
+  /** Go on after `<|endoftext|>`, which then is part of the text; false. Infilling always ends there. */
+  ignoreEos?: boolean;
   /** Try what followed the same tokens before, several tokens a step: the text is the same; true. */
   lookup?: boolean;
   /** Whether a literal sentinel (`<|mask:0|>`) in the text is an error or a sentinel; `reject`. */
@@ -220,6 +222,31 @@ export interface AdapterInfo {
     maxComputeWorkgroupStorageSize: number;
   };
 }
+
+/** The rate at which the GPU reads memory that no cache holds. */
+export interface ReadRate {
+  /** 10⁹ bytes a second. */
+  gbPerSecond: number;
+  /** Threads of a workgroup that reached it. */
+  workgroupThreads: number;
+}
+
+/** What the GPU does at best, measured: a token is never made faster than its weights are read. */
+export interface AdapterSpeed {
+  /** The better of the two. */
+  readGbPerSecond: number;
+  /** From storage buffers. */
+  buffer: ReadRate;
+  /** From textures. */
+  texture: ReadRate;
+  /** One dispatch more in a pass, microseconds. */
+  dispatchUs: number;
+  /** From a submit until 4 bytes of its result are read, microseconds. */
+  roundTripUs: number;
+}
+
+/** How the GPU is measured. */
+export type MeasureOptions = Pick<LoadOptions, 'worker' | 'wasm' | 'signal'>;
 
 /** One limit that a model does not fit. */
 export interface Blocker {

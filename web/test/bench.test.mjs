@@ -1,0 +1,109 @@
+/** The built benchmark page on SwiftShader, with settings so small that its figures say nothing. */
+
+import assert from 'node:assert/strict';
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { ROOT, browser, serve, shoot } from './support.mjs';
+
+const DIST = 'web/demo/dist';
+/** The page is never at the root of its server, so that every address in it has to be relative. */
+const BASE = '/some/where/';
+
+let chromium;
+before(async () => {
+  assert.ok(existsSync(join(ROOT, DIST, 'bench.html')), `${DIST} is not built`);
+  chromium = await browser();
+});
+after(() => chromium?.close());
+
+async function open(t, query) {
+  const server = await serve({ [BASE]: DIST });
+  const page = await chromium.newPage();
+  t.after(async () => {
+    await page.close();
+    await server.close();
+  });
+  page.setDefaultTimeout(60_000);
+  page.problems = [];
+  page.on('console', (message) => {
+    if (['error', 'warning'].includes(message.type())) page.problems.push(message.text());
+  });
+  page.on('pageerror', (error) => page.problems.push(String(error)));
+  await page.goto(`${server.url}${BASE}bench.html?${query}`);
+  return page;
+}
+
+const positive = ({ median, min, max }) => min > 0 && min <= median && median <= max;
+
+test('the demo model is measured, shown as a table and as JSON', async (t) => {
+  const page = await open(t, 'model=demo&p=16&n=4&d=0,24,2044&r=2&start');
+  await page.waitForSelector('#bench-state[data-state=ready], #bench-state[data-state=error]');
+  assert.equal(await page.textContent('#bench-message'), '');
+  assert.equal(await page.textContent('#bench-status'), 'Medians of 2 repetitions.');
+
+  const report = JSON.parse(await page.inputValue('#bench-json'));
+  const { limit, rows, device, left_out: left } = report;
+  assert.deepEqual([report.model, report.repetitions, report.context_tokens, device.type], ['demo', 2, 2048, 'software']);
+  assert.equal(report.parameters, 3_352_704);
+  assert.ok(limit.read_gb_per_second > 0.01 && limit.dispatch_us > 0 && limit.round_trip_us > 0, JSON.stringify(limit));
+  assert.equal(limit.read_gb_per_second, Math.max(limit.buffer.gb_per_second, limit.texture.gb_per_second));
+  const shown = await page.$$eval('#bench-table tbody tr', (lines) => lines.map((line) => [...line.cells].map((cell) => cell.textContent)));
+  assert.deepEqual(
+    shown.map(([label]) => label),
+    ['prefill 16', 'first token after 16', 'decode 4 at 0', 'decode 4 at 24', 'infill 256 _ 128, 32 new', 'infill, a token typed'],
+  );
+  assert.deepEqual(rows.map(({ label }) => label), shown.map(([label]) => label));
+  assert.deepEqual(left, [{ row: 'decode 4 at 2044', need_tokens: 2049, have_tokens: 2048 }]);
+  assert.match(await page.textContent('#bench-notes'), /^Left out: decode 4 at 2044 takes 2,049 tokens/);
+
+  for (const row of rows) {
+    assert.ok(positive(row.ms) && (row.ttft_ms === null || positive(row.ttft_ms)), JSON.stringify(row));
+    // All of the weights are read for a token, and no faster than memory is.
+    if (row.test === 'decode') assert.ok(row.limit_percent > 0 && row.limit_percent < 150, JSON.stringify(row));
+  }
+  const [prefill, first, decode, , infill, typed] = rows;
+  assert.ok(Math.abs(prefill.tokens_per_second.median - 16_000 / prefill.ms.median) < 1e-6);
+  assert.ok(Math.abs(decode.ms_per_token - decode.ms.median / 4) < 1e-6);
+  assert.ok(first.ms.min >= prefill.ms.min);
+  // 387 tokens are read for the hole, and 132 of them for one typed.
+  assert.ok(typed.ttft_ms.median < infill.ttft_ms.median && infill.ttft_ms.median < infill.ms.median);
+  assert.deepEqual(page.problems, []);
+  await shoot(page, 'bench', { fullPage: true, animations: 'disabled' });
+});
+
+test('Cancel ends it at once, and the next run begins anew', async (t) => {
+  const page = await open(t, 'model=small&p=8&n=2&d=0&r=1&start');
+  /** Clicks Cancel, and says how it stands right after that. */
+  const cancel = () =>
+    page.evaluate(async () => {
+      document.getElementById('bench-cancel').click();
+      await new Promise((resolve) => setTimeout(resolve));
+      const { textContent } = document.getElementById('bench-status');
+      return [document.getElementById('bench-state').dataset.state, textContent, document.getElementById('bench-start').hidden];
+    });
+  await page.waitForFunction(() => document.getElementById('bench-step').textContent === 'What the GPU reads at most');
+  assert.deepEqual(await cancel(), ['warn', 'Cancelled.', false]);
+
+  // Random weights; in the middle of the hole, which takes seconds.
+  await page.click('#bench-more summary');
+  await page.uncheck('#bench-limit');
+  await page.click('#bench-start');
+  await page.waitForFunction(() => document.getElementById('bench-step').textContent.startsWith('infill'));
+  assert.deepEqual(await cancel(), ['warn', 'Cancelled. The rows that were done stay.', false]);
+  assert.equal(await page.locator('#bench-table tbody tr').count(), 3);
+  assert.equal(await page.isHidden('#bench-export'), true);
+
+  await page.uncheck('#bench-infill');
+  await page.click('#bench-start');
+  await page.waitForSelector('#bench-state[data-state=ready], #bench-state[data-state=error]');
+  const report = JSON.parse(await page.inputValue('#bench-json'));
+  assert.deepEqual([report.model, report.parameters, report.limit], ['small, random weights', 29_414_400, null]);
+  assert.deepEqual(report.rows.map(({ test }) => test), ['prefill', 'first_token', 'decode']);
+  assert.equal(report.rows[2].limit_percent, null);
+  assert.deepEqual(page.problems, []);
+
+  await page.fill('#bench-depths', '0, many');
+  await page.click('#bench-start');
+  assert.match(await page.textContent('#bench-status'), /whole numbers with commas/);
+});
