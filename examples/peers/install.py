@@ -15,8 +15,9 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 VENV = HERE / "installed/venv"
 # To build llama.cpp, for Vulkan; and PyTorch for the CPU, for which PyPI would bring CUDA.
+# OpenBLAS with OpenMP, as PyTorch: two kinds of threads on the same cores wait for each other.
 DEBIAN = ["g++", "cmake", "ninja-build", "glslc", "libvulkan-dev", "spirv-headers", "python3-dev", "python3-venv"]
-DEBIAN += ["python3-torch", "libopenblas0-pthread"]
+DEBIAN += ["python3-torch", "libopenblas0-openmp"]
 
 
 def run(command, **env):

@@ -88,12 +88,21 @@ class Model:
         self.model = llama_cpp.llama_model_load_from_file(job["gguf"].encode(), params)
         if not self.model:
             raise RuntimeError(f"llama.cpp cannot load {job['gguf']}")
-        params = llama_cpp.llama_context_default_params()
-        params.n_ctx = params.n_batch = CONTEXT
-        params.n_threads = params.n_threads_batch = job["threads"]
-        self.context = llama_cpp.llama_init_from_model(self.model, params)
-        if not self.context:
-            raise RuntimeError("llama.cpp cannot make a context of 2048 tokens")
+        self.threads = job["threads"][:1] if on_gpu else job["threads"]
+
+    def settings(self):
+        """Flash attention slows some adapters down, and threads that share a core wait for each other."""
+        for threads in self.threads:
+            for flash in (1, 0):
+                params = llama_cpp.llama_context_default_params()
+                params.n_ctx = params.n_batch = CONTEXT
+                params.n_threads = params.n_threads_batch = threads
+                params.flash_attn_type = flash
+                self.context = llama_cpp.llama_init_from_model(self.model, params)
+                if not self.context:
+                    raise RuntimeError("llama.cpp cannot make a context of 2048 tokens")
+                yield f"threads {threads}, flash attention {'on' if flash else 'off'}"
+                llama_cpp.llama_free(self.context)
 
     def keep(self, n):
         llama_cpp.llama_memory_seq_rm(llama_cpp.llama_get_memory(self.context), 0, n, -1)

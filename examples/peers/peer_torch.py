@@ -11,7 +11,7 @@ DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 class Model:
     def __init__(self, job):
         shape = job["shape"]
-        torch.set_num_threads(job["threads"])
+        self.threads = job["threads"] if job["device"] == "cpu" else job["threads"][:1]
         if job["device"] == "cuda" and not torch.cuda.is_available():
             raise RuntimeError("no CUDA device: see install.py --cuda")
         config = transformers.XGLMConfig(
@@ -23,6 +23,11 @@ class Model:
         with torch.inference_mode():
             self.model = transformers.XGLMForCausalLM(config).eval().to(job["device"])
         self.device, self.cache = job["device"], None
+
+    def settings(self):
+        for threads in self.threads:
+            torch.set_num_threads(threads)
+            yield f"threads {threads}"
 
     def keep(self, n):
         if n == 0:

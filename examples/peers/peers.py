@@ -11,6 +11,7 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import table
@@ -23,6 +24,8 @@ SHAPES = {
     "1B": {"d_model": 2048, "layers": 24, "heads": 32, "ffn": 8192, "vocab": 50518},
 }
 NEW = {"small": 32, "1B": 8}
+# Cores that other work may keep busy before the table says so.
+MOST_OTHERS = 0.1
 # Name: script, device, dtype of the weights.
 PEERS = {
     "llama-vulkan": ("peer_llama.py", "vulkan", "f16"),
@@ -69,14 +72,16 @@ def arguments():
     parser.add_argument("-d", type=numbers, default=[0], help="new tokens after so many others, with commas between")
     parser.add_argument("-r", type=int, default=3, help="repetitions at most, after one that does not count")
     parser.add_argument("--seconds", type=float, default=120, help="of a peer's test: fewer repetitions and tokens fit")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of a peer on the CPU")
+    cores = os.cpu_count()
+    threads = sorted({cores, max(1, cores // 2)}, reverse=True)
+    parser.add_argument("--threads", type=numbers, default=threads, help="that a peer tries (left out: cores, and half)")
     parser.add_argument("--device", help="of `incoder bench`: which adapter")
     parser.add_argument("--vk-index", default="0", help="the same adapter's number in Vulkan's order, for llama.cpp")
     parser.add_argument("--cuda", action="store_true", help="also PyTorch in fp16 on the NVIDIA GPU")
     parser.add_argument("--peers", help=f"only these, with commas between: {', '.join(PEERS)}")
     parser.add_argument("-o", choices=["md", "json"], default="md", help="the table, or all of it as JSON")
     args = parser.parse_args()
-    if min(args.p, args.n or 1, args.r, args.threads, args.seconds) < 1 or min(args.d) < 0:
+    if min(args.p, args.n or 1, args.r, args.seconds, *args.threads) < 1 or min(args.d) < 0:
         parser.error("counts begin at 1, depths at 0")
     args.n = args.n or NEW[args.shape]
     args.peers = args.peers.split(",") if args.peers else [name for name in PEERS if name != "torch-cuda" or args.cuda]
@@ -114,8 +119,18 @@ def peer(name, args, adapter):
     python = str(INSTALLED / "venv/bin/python")
     # llama.cpp passes software adapters over, unless their number is named.
     done = output([python, str(HERE / script), json.dumps(job)], GGML_VK_VISIBLE_DEVICES=args.vk_index)
-    where = f"CPU, {args.threads} threads" if device == "cpu" else device
-    return {**json.loads(done.splitlines()[-1]), "device": where, "dtype": dtype, "is_ours": False}
+    return {**json.loads(done.splitlines()[-1]), "device": device, "dtype": dtype, "is_ours": False}
+
+
+def others_seconds():
+    """Seconds that processors were busy with what is not this run, since the start; None where nothing tells."""
+    try:
+        fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()
+    except OSError:
+        return None
+    used = os.times()
+    busy = sum(int(fields[i]) for i in (1, 2, 3, 6, 7, 8)) / os.sysconf("SC_CLK_TCK")
+    return busy - used.user - used.system - used.children_user - used.children_system
 
 
 def main():
@@ -123,7 +138,7 @@ def main():
     if not (INSTALLED / "venv").exists():
         raise Failed("the peers are not installed: python3 examples/peers/install.py")
     args.incoder = args.incoder or built()
-    load = os.getloadavg()[0]
+    began, others = time.monotonic(), others_seconds()
     note("incoder, before the peers")
     first, device = incoder(args)
     runs, failed = [first], []
@@ -136,15 +151,20 @@ def main():
             note(f"{name}: {error}")
     note("incoder, after the peers")
     runs.append(incoder(args)[0])
+    if others is not None:
+        others = (others_seconds() - others) / (time.monotonic() - began)
     runs[0]["engine"], runs[-1]["engine"] = "incoder, before", "incoder, after (÷ before)"
     table.ratios(runs)
-    setting = {"shape": args.shape, "adapter": device, "machine": platform.machine(), "cores": os.cpu_count(), "load": load}
+    setting = {"shape": args.shape, "adapter": device, "machine": platform.machine(), "cores": os.cpu_count()}
+    setting["cores_busy_with_others"] = others
     if args.o == "json":
         print(json.dumps({**setting, "runs": runs, "failed": failed}))
     else:
         print(f"- shape: {args.shape}, random weights; context of 2048 tokens, KV cache f16 (torch: as the weights)")
         print(f"- adapter: {device['name']} ({device['backend']}, {device['type']}, {device['driver']})")
-        print(f"- {os.cpu_count()} cores ({platform.machine()}), load before the run {load:.2f}")
+        print(f"- {os.cpu_count()} cores ({platform.machine()}); other work kept {table.figure(others)} of them busy")
+        if others is None or others > MOST_OTHERS:
+            print("- **not a quiet machine: peers on the CPU lose more by that than incoder, so the ratios flatter it**")
         print(f"- medians; a ratio is the mean of our two runs by the peer's figure: above 1, incoder is faster\n")
         print(table.markdown(runs, args.p, args.d))
     return 1 if failed else 0

@@ -47,15 +47,19 @@ def figure(number):
     return f"{number:.0f}" if number >= 100 else f"{number:.1f}" if number >= 10 else f"{number:.2f}"
 
 
+def setting(row):
+    return f" ({row['setting']})" if "setting" in row else ""
+
+
 def counts(rows):
-    return ", ".join(f"{row['tokens']} × {row['repetitions']}" for row in rows)
+    return ", ".join(f"{row['tokens']} × {row['repetitions']}{setting(row)}" for row in rows)
 
 
 def markdown(runs, prompt, depths):
     tests = [("prefill", 0)] + [("decode", depth) for depth in depths]
     names = [f"prefill {prompt}"] + [f"decode at {depth}" for depth in depths]
     head = ["engine", "device", "weights", *(f"{name}, tok/s" for name in names)]
-    lines = [head + [f"ours ÷ it: {name}" for name in names] + ["n (tokens × repetitions)"]]
+    lines = [head + [f"ours ÷ it: {name}" for name in names] + ["n (tokens × repetitions), best setting"]]
     for run in runs:
         rates = medians(run["rows"])
         by = {(ratio["test"], ratio["depth"]): ratio["ratio"] for ratio in run["ours_by_peer"]}

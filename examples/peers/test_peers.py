@@ -45,6 +45,11 @@ class Tests(unittest.TestCase):
         self.assertEqual(len(peer.repeated(lambda: 1, 3, 0)), 1)
         self.assertEqual(peer.row("decode", 0, 8, [4, 2, 1])["tokens_per_second"], {"median": 4, "min": 2, "max": 8})
 
+    def test_a_peer_counts_in_its_best_setting(self):
+        rows = [{**row("decode", 0, 8, rate), "setting": str(rate)} for rate in (5, 9, 7)] + [row("prefill", 0, 128, 1)]
+        self.assertEqual([one.get("setting") for one in peer.best(rows)], [None, "9"])
+        self.assertEqual(table.counts(peer.best(rows)), "128 × 3, 8 × 3 (9)")
+
     def test_a_failure_is_one_line(self):
         with self.assertRaisesRegex(peers.Failed, "^no-such-program: "):
             peers.output(["no-such-program"])
