@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Install the peers: Debian's packages, and PyPI's into installed/venv beside this file.
 
-    python3 examples/peers/install.py             # half an hour at most on two cores: llama.cpp is built
+    python3 examples/peers/install.py             # llama.cpp is built, which takes minutes
     python3 examples/peers/install.py --cuda      # also PyTorch from PyPI, with 7 GB of CUDA
 """
 
