@@ -164,7 +164,7 @@ def main():
         print(f"- adapter: {device['name']} ({device['backend']}, {device['type']}, {device['driver']})")
         print(f"- {os.cpu_count()} cores ({platform.machine()}); other work kept {table.figure(others)} of them busy")
         if others is None or others > MOST_OTHERS:
-            print("- **not a quiet machine: peers on the CPU lose more by that than incoder, so the ratios flatter it**")
+            print("- **not a quiet machine, which can cost the CPU's peers several times as much as incoder: not to be quoted**")
         print(f"- medians; a ratio is the mean of our two runs by the peer's figure: above 1, incoder is faster\n")
         print(table.markdown(runs, args.p, args.d))
     return 1 if failed else 0
