@@ -148,9 +148,20 @@ impl Chooser {
 
     /// The dispatches, after those of the step.
     pub fn dispatch(&self, pass: &mut wgpu::ComputePass<'_>) {
+        self.dispatch_best(pass);
+        self.dispatch_token(pass);
+    }
+
+    /// The first of them.
+    pub fn dispatch_best(&self, pass: &mut wgpu::ComputePass<'_>) {
         pass.set_bind_group(0, &self.bindings, &[]);
         pass.set_pipeline(&self.best.pipeline);
         pass.dispatch_workgroups((self.blocks as u32).div_ceil(BEST_THREADS), 1, 1);
+    }
+
+    /// The second.
+    pub fn dispatch_token(&self, pass: &mut wgpu::ComputePass<'_>) {
+        pass.set_bind_group(0, &self.bindings, &[]);
         pass.set_pipeline(&self.token.pipeline);
         pass.dispatch_workgroups(1, 1, 1);
     }

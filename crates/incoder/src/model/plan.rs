@@ -32,7 +32,7 @@ pub(crate) struct Plan {
     pub(super) step: Step,
     logits: wgpu::Buffer,
     staging: wgpu::Buffer,
-    chooser: Chooser,
+    pub(super) chooser: Chooser,
     chain: Chain,
 }
 

@@ -1,9 +1,11 @@
 //! Where the GPU's time goes: every dispatch of a step, timed by the GPU itself.
 
+use super::choose::Choosing;
 use super::plan::Plan;
-use super::step::Reads;
+use super::step::{Reads, timed_pass};
 use crate::error::{Error, Result};
 use crate::forward::Column;
+use crate::sample::{Draw, MOST_TOLD, Sampling};
 use serde::Serialize;
 
 /// The dispatches of one kernel, at one shape, in one step.
@@ -23,7 +25,7 @@ pub struct KernelTime {
 }
 
 impl Plan {
-    /// One step of `columns` with the logits after the last of them, timed: kernels in the order of their first dispatch.
+    /// One step of `columns` with the logits after the last of them and the default draw from these, timed: kernels in the order of their first dispatch.
     ///
     /// # Errors
     /// [`Error::Argument`] when the adapter has no timestamps or too few, and as [`Plan::forward`].
@@ -32,7 +34,8 @@ impl Plan {
         if !report.timestamps {
             return Err(Error::argument(format!("{} has no timestamp queries: it cannot be profiled", report.name)));
         }
-        let count = 2 * self.step.dispatches().len() as u32;
+        let dispatches = self.step.dispatches().len() as u32;
+        let count = 2 * dispatches + 4;
         if count > wgpu::QUERY_SET_MAX_QUERIES {
             let most = wgpu::QUERY_SET_MAX_QUERIES;
             return Err(Error::argument(format!("a profile takes {count} timestamps, WebGPU allows {most}")));
@@ -49,14 +52,28 @@ impl Plan {
         let readable = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
         let staging = self.gpu.buffer("timestamps to read", bytes, readable)?;
         let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("profile") });
+        self.forget();
+        let (sampling, draw) = (Sampling::default(), Draw { stream: 0, step: 0 });
+        let choosing = Choosing {
+            sampling,
+            told: MOST_TOLD.min(sampling.top_k + 1),
+            banned: &[],
+            context: [&[]; 2],
+            stops: &[],
+            draw,
+        };
+        self.chooser.start(&choosing);
         self.step.encode_timed(&mut encoder, columns, 1, &timestamps);
+        self.chooser.dispatch_best(&mut timed_pass(&mut encoder, "choose_best", &timestamps, dispatches));
+        self.chooser.dispatch_token(&mut timed_pass(&mut encoder, "choose_token", &timestamps, dispatches + 1));
         encoder.resolve_query_set(&timestamps, 0..count, &resolved, 0);
         encoder.copy_buffer_to_buffer(&resolved, 0, &staging, 0, Some(bytes));
         self.gpu.queue.submit([encoder.finish()]);
         let ticks: Vec<u64> = self.gpu.read(&staging, count as usize).await?;
         let ms_per_tick = f64::from(self.gpu.queue.get_timestamp_period()) / 1e6;
         let mut kernels: Vec<KernelTime> = Vec::new();
-        for ((name, reads), ticks) in self.step.dispatches().zip(ticks.chunks_exact(2)) {
+        let choose = [("choose_best", Reads::Little), ("choose_token", Reads::Little)];
+        for ((name, reads), ticks) in self.step.dispatches().chain(choose).zip(ticks.chunks_exact(2)) {
             let (kernel, bytes, flop) = self.work(name, reads, columns);
             let ms = ticks[1].saturating_sub(ticks[0]) as f64 * ms_per_tick;
             match kernels.iter_mut().find(|time| time.kernel == kernel) {

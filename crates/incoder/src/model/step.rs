@@ -412,13 +412,7 @@ impl Step {
     ) {
         self.write_state(columns, logits, 0);
         for (i, op) in (0..).zip(&self.ops) {
-            let writes = wgpu::ComputePassTimestampWrites {
-                query_set: timestamps,
-                beginning_of_pass_write_index: Some(2 * i),
-                end_of_pass_write_index: Some(2 * i + 1),
-            };
-            let descriptor = wgpu::ComputePassDescriptor { label: Some(op.name), timestamp_writes: Some(writes) };
-            op.dispatch(&mut encoder.begin_compute_pass(&descriptor), columns, logits);
+            op.dispatch(&mut timed_pass(encoder, op.name, timestamps, i), columns, logits);
         }
     }
 
@@ -433,6 +427,21 @@ impl Step {
         state.extend_from_slice(bytemuck::cast_slice(columns));
         self.gpu.queue.write_buffer(&self.state, 0, bytemuck::cast_slice(&state));
     }
+}
+
+/// A pass that writes the `i`-th pair of `timestamps`: at its beginning and at its end.
+pub(super) fn timed_pass<'a>(
+    encoder: &'a mut wgpu::CommandEncoder,
+    name: &str,
+    timestamps: &wgpu::QuerySet,
+    i: u32,
+) -> wgpu::ComputePass<'a> {
+    let writes = wgpu::ComputePassTimestampWrites {
+        query_set: timestamps,
+        beginning_of_pass_write_index: Some(2 * i),
+        end_of_pass_write_index: Some(2 * i + 1),
+    };
+    encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: Some(name), timestamp_writes: Some(writes) })
 }
 
 fn normed<'a>(x: &'a wgpu::Buffer, norm: &'a Norm, y: &'a Array) -> [(u32, Resource<'a>); 4] {
