@@ -4,11 +4,12 @@ use crate::cli;
 use crate::failure::{Failure, NO_GPU, Result};
 use crate::hub::Needs;
 use crate::terminal::{Interrupt, Loading, note};
-use crate::{Global, model_folder};
+use crate::{Global, model_folder, tuning};
 use incoder::{Config, Device, Error, Folder, Gpu, GpuOptions, LoadOptions, Session, Tokenizer};
 
 /// tokenizer.json of a vocabulary of 50,000 has 2 MB; anything near this is not one.
 const MAX_TOKENIZER_BYTES: u64 = 64 << 20;
+const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
 pub struct Engine {
     pub session: Session,
@@ -19,7 +20,7 @@ pub struct Engine {
 pub fn open(model: &cli::Model, device: &cli::Device, global: &Global) -> Result<Engine> {
     let folder = model_folder::open(model.name.as_deref(), Needs::Everything, global)?;
     let tokenizer = tokenizer(folder.as_ref())?;
-    let config = Config::from_json(&pollster::block_on(folder.text("config.json", 1 << 20))?)?;
+    let config = Config::from_json(&pollster::block_on(folder.text("config.json", MAX_CONFIG_BYTES))?)?;
     if tokenizer.vocab_size() > config.vocab_size {
         let (ids, rows) = (tokenizer.vocab_size(), config.vocab_size);
         return Err(Failure::model(format!(
@@ -46,7 +47,16 @@ pub fn load(folder: &dyn Folder, on: &Device, options: &LoadOptions, global: &Gl
             bar.update(done, total);
         }
     };
-    Ok(pollster::block_on(Session::load(folder, on, options, &mut on_progress))?)
+    pollster::block_on(async {
+        let on = match on {
+            Device::Gpu(gpu) => {
+                let config = Config::from_json(&folder.text("config.json", MAX_CONFIG_BYTES).await?)?;
+                Device::Gpu(tuning::tuned(gpu, &config).await?)
+            }
+            other => other.clone(),
+        };
+        Ok(Session::load(folder, &on, options, &mut on_progress).await?)
+    })
 }
 
 /// The tokenizer alone: for the commands that need no weights.

@@ -12,6 +12,7 @@ mod random_model;
 mod report;
 mod split;
 mod terminal;
+mod tuning;
 mod write_back;
 
 use clap::{CommandFactory, Parser};

@@ -262,6 +262,12 @@ impl Gpu {
         self.tuning
     }
 
+    /// The same device with other workgroup shapes; arrays stay where they are.
+    pub fn with_tuning(&self, tuning: Tuning) -> Self {
+        let own = self.tuning;
+        Self { tuning: Tuning { arrays: own.arrays, together: own.together, ..tuning }, ..self.clone() }
+    }
+
     /// What decides whether a model fits.
     pub fn memory_limits(&self) -> MemoryLimits {
         self.limits

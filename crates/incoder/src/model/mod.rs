@@ -1,5 +1,6 @@
 //! The model on the GPU: its weights, and the forward step as a plan made once.
 
+mod autotune;
 mod choose;
 mod memory;
 mod plan;
@@ -9,6 +10,7 @@ mod step;
 mod tests;
 mod weights;
 
+pub use autotune::Autotuned;
 pub(crate) use choose::{Choosing, Told};
 pub use memory::MemoryPlan;
 pub(crate) use plan::Plan;

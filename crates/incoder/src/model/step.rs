@@ -4,7 +4,7 @@ use super::weights::{BLOCK_ROWS, GROUP, Linear, Matrix, Norm};
 use crate::config::Config;
 use crate::error::Result;
 use crate::forward::{Column, Kv};
-use crate::gpu::{self, Array, Binding, Gpu, Kernel, Resource, Texel, shaders};
+use crate::gpu::{self, Array, Binding, Gpu, Kernel, Resource, Texel, Tuning, shaders};
 
 /// Tokens that one read of the weights serves: the variants of linear.wgsl.
 const TILES: [u32; 4] = [1, 2, 4, 8];
@@ -31,7 +31,7 @@ enum Grid {
 }
 
 /// Where the shaders bind what: the arrays of arrays_in_*.wgsl, then what a kernel declares itself.
-mod at {
+pub(super) mod at {
     pub const WEIGHTS: u32 = 0;
     pub const INPUT: u32 = 1;
     pub const OUTPUT: u32 = 2;
@@ -127,6 +127,22 @@ fn tiles(gpu: &Gpu) -> &'static [u32] {
     &TILES[..count.max(1)]
 }
 
+/// The constants of linear.wgsl for a tile of columns and matrices with so many `inputs`.
+pub(super) fn linear_constants(tuning: &Tuning, tile: u32, inputs: &[usize]) -> Vec<(&'static str, f64)> {
+    // A wide tile has enough work in a thread already; more slices only cost workgroup memory.
+    let slices = (2 * tuning.linear_slices / tile).clamp(1, tuning.linear_slices);
+    // What a subgroup of eight threads reads together is 32 inputs.
+    let groups = if tuning.together { 4 } else { 1 };
+    let rest = !inputs.iter().all(|inputs| inputs.is_multiple_of(groups * GROUP));
+    vec![
+        ("COLUMNS", f64::from(tile)),
+        ("SLICES", f64::from(slices)),
+        ("BLOCKS", f64::from(tuning.linear_blocks)),
+        ("GROUPS", groups as f64),
+        ("REST", f64::from(u8::from(rest))),
+    ]
+}
+
 /// Everything the kernels are compiled for.
 #[derive(Debug, Clone)]
 pub(crate) struct Shapes {
@@ -212,20 +228,9 @@ impl Step {
             let width = shapes.d_model as f64 / 4.0;
             [vec![("THREADS", f64::from(tuning.norm_threads)), ("WIDTH", width), ("LAST", flag(last))]]
         };
-        // What a subgroup of eight threads reads together is 32 inputs.
-        let groups = if tuning.together { 4 } else { 1 };
         let tiled = |extra: &[(&'static str, f64)]| -> Vec<_> {
             let variant = |&tile: &u32| {
-                // A wide tile has enough work in a thread already; more slices only cost workgroup memory.
-                let slices = (2 * tuning.linear_slices / tile).clamp(1, tuning.linear_slices);
-                let blocks = f64::from(tuning.linear_blocks);
-                let mut constants = vec![
-                    ("COLUMNS", f64::from(tile)),
-                    ("SLICES", f64::from(slices)),
-                    ("BLOCKS", blocks),
-                    ("GROUPS", groups as f64),
-                    ("REST", flag(!shapes.inputs.iter().all(|inputs| inputs.is_multiple_of(groups * GROUP)))),
-                ];
+                let mut constants = linear_constants(&tuning, tile, &shapes.inputs);
                 constants.extend_from_slice(extra);
                 constants
             };

@@ -16,11 +16,11 @@ const CHUNK_BYTES: usize = 4 << 20;
 /// What linear.wgsl and embed.wgsl call `Matrix`.
 #[repr(C)]
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-struct Dimensions {
-    groups: u32,
-    rows: u32,
-    first_row: u32,
-    stride: u32,
+pub(super) struct Dimensions {
+    pub groups: u32,
+    pub rows: u32,
+    pub first_row: u32,
+    pub stride: u32,
 }
 
 /// Some rows of a matrix in an array of their own, as large as one binding may be.
