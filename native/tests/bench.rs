@@ -185,6 +185,8 @@ fn a_profile_names_every_kernel() {
         "project_gelu 2048×512 (8)",
         "project_residual 512×2048 (8)",
         "project_logits 8192×512 (1)",
+        "choose_best (1)",
+        "choose_token (1)",
     ];
     assert_eq!(labels, [&["step of 1 at 0"][..], &kernels, &["step of 4 at 0"], &kernels].concat());
     for step in rows.chunks(1 + kernels.len()) {
