@@ -272,8 +272,7 @@ const WRONG = {
   'half of the weights, the manifest tells their length': [{ ...TINY, 'manifest.json': manifest(TINY), 'model.safetensors': half }, 'INTEGRITY', /should have/],
   'another hash': [{ ...TINY, 'manifest.json': Buffer.from(JSON.stringify(wrongHash)) }, 'INTEGRITY', /SHA-256/],
   'a manifest that is no JSON': [{ ...TINY, 'manifest.json': garbage }, 'BAD_CHECKPOINT', /manifest\.json/],
-  // Whichever is missed first.
-  'no model at all': [{}, 'NOT_FOUND', /config\.json|tokenizer\.json/],
+  'no model at all': [{}, 'NOT_FOUND', /config\.json/],
   'no tokenizer': [{ ...TINY, 'tokenizer.json': undefined }, 'NOT_FOUND', /tokenizer\.json/],
   'no weights': [{ ...TINY, 'model.safetensors': undefined }, 'NOT_FOUND', /model\.safetensors/],
   'the page of a single-page app everywhere': [{ 'config.json': page404, 'tokenizer.json': page404 }, 'NOT_FOUND', /web page/],

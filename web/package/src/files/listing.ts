@@ -33,11 +33,10 @@ export interface Listing<T> {
 
 /** config.json, tokenizer.json and the weights: one file or an index and its shards; rejects with NOT_FOUND or BAD_CHECKPOINT. */
 export async function chooseFiles<T>(listing: Listing<T>): Promise<T[]> {
-  const [config, tokenizer, single] = await Promise.all([
-    required(listing, 'config.json'),
-    required(listing, 'tokenizer.json'),
-    listing.find('model.safetensors'),
-  ]);
+  const asked = [required(listing, 'config.json'), required(listing, 'tokenizer.json'), listing.find('model.safetensors')] as const;
+  // Of several that fail the first of the list is told, whichever answer came first.
+  await Promise.allSettled(asked);
+  const [config, tokenizer, single] = await Promise.all(asked);
   const weights =
     (single && [single]) ??
     (await shards(listing, 'model.safetensors.index.json')) ??
