@@ -1,6 +1,6 @@
 //! Workgroup shapes that were measured on this machine's GPUs, kept from run to run.
 
-use incoder::{Config, Gpu, Tuning};
+use incoder::{Config, Error, Gpu, Tuning};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -31,11 +31,13 @@ pub async fn tuned(gpu: &Gpu, config: &Config) -> incoder::Result<Gpu> {
     let shape = match kept.get(&key) {
         Some(&shape) => shape,
         None => {
-            let found = gpu.autotune(config).await?;
-            // Nothing was measured where there is nothing to choose.
-            if found.tried.is_empty() {
-                return Ok(gpu.clone());
-            }
+            let found = match gpu.autotune(config).await {
+                // Nothing was measured where there is nothing to choose.
+                Ok(found) if found.tried.is_empty() => return Ok(gpu.clone()),
+                // The model may yet fit: it needs other memory.
+                Err(Error::OutOfMemory { .. } | Error::Limit { .. }) => return Ok(gpu.clone()),
+                found => found?,
+            };
             let Tuning { linear_slices, linear_blocks, .. } = found.tuning;
             tracing::info!("measured workgroup shapes (slices, blocks, GB/s): {:?}", found.tried);
             let shape = Shape { linear_slices, linear_blocks };

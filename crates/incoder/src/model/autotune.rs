@@ -89,7 +89,11 @@ pub(super) async fn measure(gpu: &Gpu, config: &Config) -> Result<Autotuned> {
 impl Harness {
     async fn new(gpu: &Gpu, config: &Config) -> Result<Self> {
         use Binding::{Read, ReadArray, Uniform, WriteArray};
-        let (rows, inputs) = (config.ffn_dim.next_multiple_of(BLOCK_ROWS), config.d_model);
+        let inputs = config.d_model;
+        // A part of a matrix that does not fit a binding, as when it is loaded.
+        let most =
+            (gpu.max_words_bytes().min(SWEEP_BYTES as u64) as usize / (2 * inputs) / BLOCK_ROWS).max(1) * BLOCK_ROWS;
+        let rows = config.ffn_dim.next_multiple_of(BLOCK_ROWS).min(most);
         let matrix_bytes = 2 * rows * inputs;
         let layout = gpu::layout(
             gpu,
@@ -197,7 +201,9 @@ mod tests {
 
     #[test]
     fn chooses_among_the_shapes_and_leaves_software_alone() {
-        let options = GpuOptions { tuning: Some(Tuning::HARDWARE), ..Default::default() };
+        // Smaller than a matrix: a part of it is measured.
+        let max_binding_bytes = Some(8 << 20);
+        let options = GpuOptions { tuning: Some(Tuning::HARDWARE), max_binding_bytes, ..Default::default() };
         let gpu = block_on(Gpu::open(&options)).unwrap();
         // Matrices of 32 MiB, so that few are filled.
         let json = r#"{"model_type":"xglm","num_layers":1,"d_model":2048,"attention_heads":32,"ffn_dim":8192,"vocab_size":64}"#;

@@ -33,7 +33,7 @@ pub(crate) struct Choosing<'a> {
 }
 
 /// What a step may go on with.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Told {
     /// What the GPU drew, and went on with unless the text ends there.
     pub id: Option<u32>,

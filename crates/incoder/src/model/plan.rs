@@ -237,7 +237,9 @@ impl Plan {
             // Only its length is known here; the rest is the GPU's.
             self.submit(Column { tail_len: column.tail_len + later, ..column }, false)?;
         }
-        let Some((staging, reading)) = self.chain.on_their_way.pop_front() else { return Ok(Told::new(&[0; 4])) };
+        let Some((staging, reading)) = self.chain.on_their_way.pop_front() else { return Ok(Told::default()) };
+        // Whoever stops waiting leaves no claim on the steps behind.
+        self.chain.token = None;
         let told = Told::new(&reading.values::<u32>(&self.gpu).await?);
         self.chain.staging.push(staging);
         self.chain.token = told.id;
