@@ -5,11 +5,12 @@
 //! token that did not change, so nothing is computed twice.
 
 use crate::error::{Error, Result};
-use crate::generate::{Event, FinishReason, Request, Stops, Timings, banned};
+use crate::generate::{Event, FinishReason, Request, Timings, banned};
 use crate::heal::Healer;
 use crate::lookup::Lookup;
 use crate::sample::{Sampler, Sampling};
 use crate::session::{Cancel, Session};
+use crate::stop::Stops;
 use crate::tokenizer::{Sentinels, Tokenizer};
 use serde::Serialize;
 use web_time::Instant;

@@ -47,6 +47,7 @@ mod reference;
 pub mod sample;
 pub mod score;
 mod session;
+mod stop;
 pub mod tokenizer;
 
 pub use checkpoint::{Folder, MemoryFolder, Source};
