@@ -128,13 +128,9 @@ impl Measurement for Job {
         limit: Option<f64>,
         done: &mut dyn FnMut(),
     ) -> Result<Vec<Row>> {
-        let mut times = Vec::with_capacity(repetitions + 1);
-        for repetition in 0..=repetitions {
-            times.push(pollster::block_on(self.time(bench, repetition))?);
-            done();
-        }
-        // The first one is the warm-up.
-        Ok(self.figures(&times[1..], &bench.work, limit))
+        let once = |repetition| pollster::block_on(self.time(bench, repetition));
+        let times = super::repeated(repetitions, done, once)?;
+        Ok(self.figures(&times, &bench.work, limit))
     }
 }
 

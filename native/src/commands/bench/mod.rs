@@ -46,6 +46,14 @@ trait Measurement: Display {
     ) -> Result<Vec<Row>>;
 }
 
+/// What `once` gives, `repetitions` times after one for warming up, which is number 0 and does not count.
+fn repeated<T>(repetitions: usize, done: &mut dyn FnMut(), mut once: impl FnMut(usize) -> Result<T>) -> Result<Vec<T>> {
+    once(0)?;
+    done();
+    let counted = (1..=repetitions).map(|repetition| once(repetition).inspect(|_| done()));
+    counted.collect()
+}
+
 /// What was measured, and on what.
 #[derive(Serialize)]
 struct Setting {

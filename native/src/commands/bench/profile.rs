@@ -26,13 +26,9 @@ impl Measurement for Profile {
         limit: Option<f64>,
         done: &mut dyn FnMut(),
     ) -> Result<Vec<Row>> {
-        let mut profiles = Vec::with_capacity(repetitions + 1);
-        for _ in 0..=repetitions {
-            profiles.push(pollster::block_on(bench.profile(self.depth, self.tokens))?);
-            done();
-        }
-        // The first one is the warm-up.
-        Ok(figures(&self.to_string(), self.depth, &profiles[1..], limit))
+        let once = |_| pollster::block_on(bench.profile(self.depth, self.tokens));
+        let profiles = super::repeated(repetitions, done, once)?;
+        Ok(figures(&self.to_string(), self.depth, &profiles, limit))
     }
 }
 
