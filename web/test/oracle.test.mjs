@@ -58,7 +58,7 @@ const ARRAYS = ['arrays_in_buffers', 'arrays_in_textures', 'arrays_in_storage_te
 const INPUTS = ['inputs_read_alone', 'inputs_read_together'];
 const KERNELS = readdirSync(join(ROOT, 'crates/incoder/shaders'))
   .map((name) => name.replace('.wgsl', ''))
-  .filter((name) => ![...ARRAYS, ...INPUTS, 'step'].includes(name));
+  .filter((name) => ![...ARRAYS, ...INPUTS, 'step', 'octets'].includes(name));
 
 /** A kernel behind what goes before it. */
 function shader(kernel, before) {
@@ -73,7 +73,7 @@ function shader(kernel, before) {
 const SHADERS = KERNELS.flatMap((kernel) =>
   kernel.startsWith('streaming')
     ? [shader(kernel, [])]
-    : ARRAYS.flatMap((arrays) => INPUTS.map((inputs) => shader(kernel, [arrays, 'step', inputs]))),
+    : ARRAYS.flatMap((arrays) => INPUTS.map((inputs) => shader(kernel, [arrays, 'step', 'octets', inputs]))),
 );
 
 /** Compiles every file, and every entry point once for each set of its constants; returns what the browser says. */

@@ -4,32 +4,6 @@
 override THREADS: u32 = 64u;
 override HEADS: u32 = 1u;
 override HEAD_DIM: u32 = 8u;
-override KV_F16: bool = true;
-
-// Eight values of a key.
-struct Octet {
-    low: vec4<f32>,
-    high: vec4<f32>,
-}
-
-fn key_at(row: u32, head: u32, octet: u32) -> Octet {
-    let word = head * HEAD_WORDS;
-    if (KV_F16) {
-        let packed = cached(row, word + octet);
-        return Octet(
-            vec4(unpack2x16float(packed.x), unpack2x16float(packed.y)),
-            vec4(unpack2x16float(packed.z), unpack2x16float(packed.w)),
-        );
-    }
-    return Octet(
-        bitcast<vec4<f32>>(cached(row, word + 2u * octet)),
-        bitcast<vec4<f32>>(cached(row, word + 2u * octet + 1u)),
-    );
-}
-
-fn product(key: Octet, low: vec4<f32>, high: vec4<f32>) -> f32 {
-    return dot(key.low, low) + dot(key.high, high);
-}
 
 @compute @workgroup_size(THREADS)
 fn attention_scores(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
@@ -51,10 +25,10 @@ fn attention_scores(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invo
         let low = input(group.z, query, width);
         let high = input(group.z, query + 1u, width);
         sum += vec4(
-            product(key_at(row.x, head, i), low, high),
-            product(key_at(row.y, head, i), low, high),
-            product(key_at(row.z, head, i), low, high),
-            product(key_at(row.w, head, i), low, high),
+            product(cached_octet(row.x, head, i), low, high),
+            product(cached_octet(row.y, head, i), low, high),
+            product(cached_octet(row.z, head, i), low, high),
+            product(cached_octet(row.w, head, i), low, high),
         );
     }
     put_scores(group.z * HEADS + head, quad, select(vec4(-3.0e38), sum, t < vec4(attended)));

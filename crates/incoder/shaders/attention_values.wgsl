@@ -6,33 +6,12 @@ override OCTETS: u32 = 1u;
 // 1 needs no barrier.
 override SLICES: u32 = 1u;
 override HEADS: u32 = 1u;
-override KV_F16: bool = true;
 
 override PARTIALS: u32 = OCTETS * SLICES;
-
-struct Octet {
-    low: vec4<f32>,
-    high: vec4<f32>,
-}
 
 var<workgroup> part_max: array<f32, SLICES>;
 var<workgroup> part_sum: array<f32, SLICES>;
 var<workgroup> part_out: array<Octet, PARTIALS>;
-
-fn value_at(row: u32, head: u32, octet: u32) -> Octet {
-    let word = head * HEAD_WORDS;
-    if (KV_F16) {
-        let packed = cached(row, word + octet);
-        return Octet(
-            vec4(unpack2x16float(packed.x), unpack2x16float(packed.y)),
-            vec4(unpack2x16float(packed.z), unpack2x16float(packed.w)),
-        );
-    }
-    return Octet(
-        bitcast<vec4<f32>>(cached(row, word + 2u * octet)),
-        bitcast<vec4<f32>>(cached(row, word + 2u * octet + 1u)),
-    );
-}
 
 @compute @workgroup_size(OCTETS, SLICES)
 fn attention_values(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) thread: vec3<u32>) {
@@ -56,10 +35,10 @@ fn attention_values(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invo
         let t = min(vec4(i * 4u) + vec4(0u, 1u, 2u, 3u), vec4(attended - 1u));
         let row = select(vec4(column.tail_start - column.prefix) + t, t, t < vec4(column.prefix));
         let share = exp(scores(line, i) - highest);
-        let value0 = value_at(row.x, head, thread.x);
-        let value1 = value_at(row.y, head, thread.x);
-        let value2 = value_at(row.z, head, thread.x);
-        let value3 = value_at(row.w, head, thread.x);
+        let value0 = cached_octet(row.x, head, thread.x);
+        let value1 = cached_octet(row.y, head, thread.x);
+        let value2 = cached_octet(row.z, head, thread.x);
+        let value3 = cached_octet(row.w, head, thread.x);
         sum_of_four += share;
         low += share.x * value0.low + share.y * value1.low + share.z * value2.low + share.w * value3.low;
         high += share.x * value0.high + share.y * value1.high + share.z * value2.high + share.w * value3.high;

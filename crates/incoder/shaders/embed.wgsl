@@ -27,11 +27,9 @@ fn embed(@builtin(global_invocation_id) thread: vec3<u32>) {
     }
     let row = token - matrix.first_row;
     let slot = (row % 8u) * 8u + (row % 64u) / 8u;
-    let packed = weight((row / 64u * matrix.groups + group) * 64u, slot);
-    let low = vec4(unpack2x16float(packed.x), unpack2x16float(packed.y));
-    let high = vec4(unpack2x16float(packed.z), unpack2x16float(packed.w));
+    let values = unpacked(weight((row / 64u * matrix.groups + group) * 64u, slot));
     let position = (state.column[column].position * matrix.groups + group) * 2u;
     let out = (column * matrix.groups + group) * 2u;
-    x[out] = low * SCALE + positions[position];
-    x[out + 1u] = high * SCALE + positions[position + 1u];
+    x[out] = values.low * SCALE + positions[position];
+    x[out + 1u] = values.high * SCALE + positions[position + 1u];
 }

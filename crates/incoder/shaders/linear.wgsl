@@ -17,7 +17,6 @@ override REST: bool = false;
 // For project_qkv only.
 override D_MODEL: u32 = 8u;
 override HEAD_DIM: u32 = 8u;
-override KV_F16: bool = true;
 
 // Threads that share a block.
 const LANES = 8u;
@@ -39,27 +38,16 @@ struct Matrix {
 @group(0) @binding(10) var<storage, read> bias: array<vec4<f32>>;
 @group(0) @binding(11) var<storage, read_write> y: array<vec4<f32>>;
 
-// The weights of one row for a group of 8 inputs.
-struct Row {
-    low: vec4<f32>,
-    high: vec4<f32>,
-}
-
+// The weights of eight rows for a group of 8 inputs.
 struct Rows {
-    row0: Row,
-    row1: Row,
-    row2: Row,
-    row3: Row,
-    row4: Row,
-    row5: Row,
-    row6: Row,
-    row7: Row,
-}
-
-// One value for each of eight rows.
-struct Octet {
-    low: vec4<f32>,
-    high: vec4<f32>,
+    row0: Octet,
+    row1: Octet,
+    row2: Octet,
+    row3: Octet,
+    row4: Octet,
+    row5: Octet,
+    row6: Octet,
+    row7: Octet,
 }
 
 // What a thread (lane, slice, block of the workgroup) computes.
@@ -78,29 +66,17 @@ fn place(group: vec3<u32>, thread: vec3<u32>) -> Place {
     return Place(block, block * BLOCK_ROWS + thread.x * 8u, group.y * COLUMNS);
 }
 
-fn row_at(first: u32, more: u32) -> Row {
-    let packed = weight(first, more);
-    return Row(
-        vec4(unpack2x16float(packed.x), unpack2x16float(packed.y)),
-        vec4(unpack2x16float(packed.z), unpack2x16float(packed.w)),
-    );
-}
-
 fn rows_at(first: u32) -> Rows {
     return Rows(
-        row_at(first, 0u),
-        row_at(first, 8u),
-        row_at(first, 16u),
-        row_at(first, 24u),
-        row_at(first, 32u),
-        row_at(first, 40u),
-        row_at(first, 48u),
-        row_at(first, 56u),
+        unpacked(weight(first, 0u)),
+        unpacked(weight(first, 8u)),
+        unpacked(weight(first, 16u)),
+        unpacked(weight(first, 24u)),
+        unpacked(weight(first, 32u)),
+        unpacked(weight(first, 40u)),
+        unpacked(weight(first, 48u)),
+        unpacked(weight(first, 56u)),
     );
-}
-
-fn product(row: Row, low: vec4<f32>, high: vec4<f32>) -> f32 {
-    return dot(row.low, low) + dot(row.high, high);
 }
 
 // `sum` and the products of eight rows with eight inputs.
@@ -321,15 +297,6 @@ fn project_gelu(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocati
         output(at.first + c, row / 4u, matrix.stride / 4u, gelu(sum.low));
         output(at.first + c, row / 4u + 1u, matrix.stride / 4u, gelu(sum.high));
     }
-}
-
-fn packed(sum: Octet) -> vec4<u32> {
-    return vec4(
-        pack2x16float(sum.low.xy),
-        pack2x16float(sum.low.zw),
-        pack2x16float(sum.high.xy),
-        pack2x16float(sum.high.zw),
-    );
 }
 
 // Rows 0.. are queries (scaled, to the output), then keys, then values (to the cache).

@@ -89,11 +89,12 @@ impl Source {
         };
         let together = gpu.tuning().together;
         let inputs = if together { shaders::INPUTS_READ_TOGETHER } else { shaders::INPUTS_READ_ALONE };
-        let before = if self.model { [arrays, shaders::STEP, inputs] } else { [""; 3] };
+        let before =
+            if self.model { [arrays, shaders::STEP, shaders::OCTETS, inputs].join("\n") } else { String::new() };
         // Browsers require the directive that naga does not know.
         let enable =
             if (self.subgroups || together) && cfg!(target_arch = "wasm32") { "enable subgroups;" } else { "" };
-        let text = [enable, before[0], before[1], before[2], self.text].join("\n");
+        let text = [enable, &before, self.text].join("\n");
         let source = wgpu::ShaderSource::Wgsl(text.into());
         gpu.device.create_shader_module(wgpu::ShaderModuleDescriptor { label: Some(self.name), source })
     }

@@ -22,6 +22,8 @@ pub(super) const ARRAYS_IN_TEXTURES: &str = include_str!("../../shaders/arrays_i
 /// Its third form.
 pub(super) const ARRAYS_IN_STORAGE_TEXTURES: &str = include_str!("../../shaders/arrays_in_storage_textures.wgsl");
 
+/// Goes before every kernel of the model: eight values at once.
+pub(super) const OCTETS: &str = include_str!("../../shaders/octets.wgsl");
 /// Goes before every kernel of the model, too: who reads inputs.
 pub(super) const INPUTS_READ_ALONE: &str = include_str!("../../shaders/inputs_read_alone.wgsl");
 /// Its second form, which uses subgroup operations.
