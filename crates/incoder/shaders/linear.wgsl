@@ -62,8 +62,8 @@ struct Place {
 var<workgroup> parts: array<Octet, PARTIALS>;
 
 fn place(group: vec3<u32>, thread: vec3<u32>) -> Place {
-    let block = group.x * BLOCKS + thread.z;
-    return Place(block, block * BLOCK_ROWS + thread.x * 8u, group.y * COLUMNS);
+    let block = group.y * BLOCKS + thread.z;
+    return Place(block, block * BLOCK_ROWS + thread.x * 8u, group.x * COLUMNS);
 }
 
 fn rows_at(first: u32) -> Rows {

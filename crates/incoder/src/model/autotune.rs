@@ -183,7 +183,7 @@ impl Harness {
             for _ in 0..count {
                 for bindings in &self.bindings {
                     pass.set_bind_group(0, bindings, &[]);
-                    pass.dispatch_workgroups(self.blocks.div_ceil(tuning.linear_blocks), 1, 1);
+                    pass.dispatch_workgroups(1, self.blocks.div_ceil(tuning.linear_blocks), 1);
                 }
             }
         }

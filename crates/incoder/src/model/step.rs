@@ -456,7 +456,7 @@ fn normed<'a>(x: &'a wgpu::Buffer, norm: &'a Norm, y: &'a Array) -> [(u32, Resou
 impl Op {
     fn dispatch(&self, pass: &mut wgpu::ComputePass<'_>, columns: &[Column], logits: usize) {
         let (kernel, [x, y, z]) = self.sized(columns, logits as u32);
-        if y > 0 {
+        if x > 0 && y > 0 {
             pass.set_pipeline(&kernel.pipeline);
             pass.set_bind_group(0, &self.bindings, &[]);
             pass.dispatch_workgroups(x, y, z);
@@ -466,17 +466,17 @@ impl Op {
     /// The kernel for this step and its workgroups; y is 0 when there is nothing to do.
     fn sized(&self, columns: &[Column], logits: u32) -> (&Kernel, [u32; 3]) {
         let count = columns.len() as u32;
-        let tiled = |x: u32, count: u32| {
+        let tiled = |blocks: u32, count: u32| {
             let most = self.kernels.len() - 1;
             let variant = TILES[..most].iter().position(|&tile| tile >= count).unwrap_or(most);
-            (&self.kernels[variant], [x, count.div_ceil(TILES[variant]), 1])
+            (&self.kernels[variant], [count.div_ceil(TILES[variant]), blocks, 1])
         };
         let single = |grid| (&self.kernels[0], grid);
         match self.grid {
             Grid::Columns(x) => single([x, count, 1]),
             Grid::Logits => single([1, logits, 1]),
-            Grid::Tiles(x) => tiled(x, count),
-            Grid::LogitTiles(x) => tiled(x, logits),
+            Grid::Tiles(blocks) => tiled(blocks, count),
+            Grid::LogitTiles(blocks) => tiled(blocks, logits),
             Grid::Scores { heads, threads } => {
                 let attended = columns.iter().map(Column::attended).max().unwrap_or(0);
                 single([attended.div_ceil(4 * threads), heads, count])
