@@ -18,6 +18,9 @@ use web_time::Instant;
 /// How to fill holes. The defaults are the published ones.
 #[derive(Debug, Clone)]
 pub struct InfillOptions {
+    /// What the first hole begins with already: the new text goes on from there. While a user types into a hole and only this
+    /// grows, everything around the hole stays in the KV cache, the text behind it too.
+    pub begun: String,
     /// Most tokens of one region.
     pub max_new_tokens: usize,
     /// How tokens are chosen.
@@ -41,6 +44,7 @@ pub struct InfillOptions {
 impl Default for InfillOptions {
     fn default() -> Self {
         Self {
+            begun: String::new(),
             max_new_tokens: 128,
             sampling: Sampling::default(),
             retries: 1,
@@ -57,7 +61,7 @@ impl Default for InfillOptions {
 /// What fills one hole.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Infill {
-    /// Its text.
+    /// Its text, without what had begun.
     pub text: String,
     /// The tokens generated: with the one that ended it, and with those that spell what healing took back.
     pub ids: Vec<u32>,
@@ -135,9 +139,11 @@ pub async fn infill(
         attempted += 1;
     }
     let fills = infills.iter().map(|infill| infill.text.as_str()).chain([""]);
+    let begun = [options.begun.as_str()].into_iter().chain(std::iter::repeat(""));
+    let texts = parts.iter().map(String::as_str).zip(begun.zip(fills));
     let (prompt_tokens, cached_tokens) = filler.prompt.unwrap_or_default();
     Ok(Infilling {
-        text: parts.iter().map(String::as_str).zip(fills).flat_map(|(part, fill)| [part, fill]).collect(),
+        text: texts.flat_map(|(part, (begun, fill))| [part, begun, fill]).collect(),
         parts: parts.to_vec(),
         retries_attempted: attempted,
         complete: infills.iter().all(Infill::ended),
@@ -157,6 +163,10 @@ fn stops(session: &Session, tokenizer: &Tokenizer, parts: &[String], options: &I
         for (i, part) in parts.iter().enumerate() {
             tokenizer.refuse_sentinels(part, &format!("part {} of {}", i + 1, parts.len()))?;
         }
+        tokenizer.refuse_sentinels(&options.begun, "what the hole begins with")?;
+    }
+    if holes == 0 && !options.begun.is_empty() {
+        return Err(Error::argument("there is no hole that could have begun: give at least two parts"));
     }
     let extra = usize::from(options.extra_sentinel);
     if holes > 0 && holes + extra > tokenizer.mask_count() {
@@ -211,7 +221,13 @@ impl Filler<'_> {
         let mut infills: Vec<Infill> = Vec::with_capacity(holes);
         for index in 0..holes {
             let start = Instant::now();
-            let taken = self.take_back(&mut heads[index])?;
+            let mut taken = self.take_back(&mut heads[index])?;
+            // What the prompt has of the region itself.
+            let mut begun = String::new();
+            if index == 0 && !self.options.begun.is_empty() {
+                begun = taken + &self.options.begun;
+                taken = self.take_back(&mut begun)?;
+            }
             let mut prompt = String::new();
             for (i, head) in heads.iter().enumerate() {
                 prompt += head;
@@ -220,13 +236,17 @@ impl Filler<'_> {
                 }
             }
             tail += &mask(index);
+            tail += &begun;
             prompt += &tail;
             let ids = tokenizer.encode(&prompt, Sentinels::Allow)?;
-            let hole = ids.iter().position(|&id| tokenizer.mask(index) == Some(id));
+            let is_mask = |&id: &u32| tokenizer.mask(index) == Some(id);
+            let hole = ids.iter().position(is_mask).unwrap_or(ids.len());
+            let region = ids.iter().rposition(is_mask).map_or(ids.len(), |mask| mask + 1);
+            let before = [&ids[..hole], &ids[region..]].concat();
             let request = Request {
                 tokenizer,
                 prompt: &ids,
-                before: &ids[..hole.unwrap_or(ids.len())],
+                before: &before,
                 taken: taken.as_bytes(),
                 stops: &self.stops,
                 max_new_tokens: self.options.max_new_tokens,
@@ -262,7 +282,7 @@ impl Filler<'_> {
         Ok(infills)
     }
 
-    /// Shortens the text before a hole by what healing takes back of it.
+    /// Shortens the text before a cursor by what healing takes back of it.
     fn take_back(&self, head: &mut String) -> Result<String> {
         if !self.options.heal {
             return Ok(String::new());

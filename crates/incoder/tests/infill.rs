@@ -85,7 +85,8 @@ fn run(
     };
     let result = block_on(infill(session, tokenizer, parts, options, &mut on_event))?;
     let fills = result.infills.iter().map(|infill| infill.text.as_str()).chain([""]);
-    let text: String = parts.iter().zip(fills).map(|(part, fill)| format!("{part}{fill}")).collect();
+    let mut text: String = parts.iter().zip(fills).map(|(part, fill)| format!("{part}{fill}")).collect();
+    text.insert_str(parts[0].len(), &options.begun);
     assert_eq!((&result.text, &result.parts[..]), (&text, parts));
     if !options.cancel.is_cancelled() {
         for (infill, (text, ids, reason)) in result.infills.iter().zip(&streamed) {
@@ -220,6 +221,60 @@ fn healing_shows_only_what_follows_the_cursor() {
     }
 }
 
+#[test]
+fn a_hole_goes_on_from_what_has_begun() {
+    let recorded: Recorded = read("tiny-a/infill.fp16.json");
+    let tokenizer = tokenizer(&recorded.tokenizer);
+    for (device, mut session) in sessions("tiny-a", "fp16") {
+        let mut compared = 0;
+        for case in recorded.infill.iter().filter(|case| case.parts.len() > 1) {
+            let options = InfillOptions { retries: 1, max_new_tokens: 8, ..published(case) };
+            let whole = run(&mut session, &tokenizer, &case.parts, &options).unwrap();
+            let ids = &whole.infills[0].ids;
+            for split in 1..ids.len() {
+                let begun = tokenizer.decode(&ids[..split], false).unwrap();
+                // A text may be other tokens than those that spelled it.
+                if tokenizer.encode_with(&begun, Sentinels::Allow, false).unwrap() != ids[..split] {
+                    continue;
+                }
+                let options = InfillOptions { begun, max_new_tokens: 8 - split, ..options.clone() };
+                let rest = run(&mut session, &tokenizer, &case.parts, &options).unwrap();
+                assert_eq!(rest.infills[0].ids, ids[split..], "{device}: {:?} at {split}", case.parts);
+                assert_eq!(rest.infills[0].finish_reason, whole.infills[0].finish_reason);
+                compared += 1;
+            }
+        }
+        assert!(compared > 20, "{device}: {compared}");
+    }
+}
+
+#[test]
+fn what_is_typed_into_a_hole_costs_its_own_tokens_only() {
+    let (mut session, tokenizer) = (tiny(None), tokenizer("tok-512"));
+    let parts =
+        strings(&["class Foo:\n    def __init__(self):\n        ret", "\n\n    def bar(self):\n        return 1\n"]);
+    let mut last = 0;
+    for begun in ["", "u", "urn", "urn sel", "urn self.", "urn self.value"] {
+        let options = InfillOptions {
+            begun: begun.to_owned(),
+            max_new_tokens: 3,
+            sampling: Sampling::greedy(),
+            ..Default::default()
+        };
+        let result = run(&mut session, &tokenizer, &parts, &options).unwrap();
+        let new = result.prompt_tokens - result.cached_tokens;
+        // What was taken back from the end is tokens of the hole by now.
+        assert!(last == 0 || new <= 1 + begun.len(), "{begun:?}: {new} of {} tokens", result.prompt_tokens);
+        assert!(result.prompt_tokens >= last);
+        last = result.prompt_tokens;
+        let spelled = taken(&tokenizer, &result.infills[0]);
+        assert!(
+            result.infills[0].text.is_empty() || format!("ret{begun}").ends_with(&spelled),
+            "{begun:?} {spelled:?}"
+        );
+    }
+}
+
 /// What the generated tokens spell before the text that is returned.
 fn taken(tokenizer: &Tokenizer, infill: &Infill) -> String {
     let ends = [tokenizer.eos(), tokenizer.end_of_mask()];
@@ -234,15 +289,19 @@ proptest! {
     #[test]
     fn any_parts_come_back_with_what_is_between_them(
         parts in proptest::collection::vec("[ a-zé😀\\r\\n(<|>]{0,6}(self\\.|    return |\\n|é|<\\|mask:|<\\|endof)?[a-z|<]{0,2}", 1..4),
+        begun in "( |é😀|retur|self\\.|\n|<)?[a-z]{0,3}",
         seed: u64,
         extra_sentinel: bool,
     ) {
         let (mut session, tokenizer) = (tiny(Some(256)), tokenizer("tok-512"));
         let sampling = Sampling { temperature: 1.2, seed, ..Sampling::default() };
-        let options = InfillOptions { max_new_tokens: 8, sampling, extra_sentinel, ..InfillOptions::default() };
+        let begun = if parts.len() == 1 { String::new() } else { begun };
+        let options = InfillOptions { begun, max_new_tokens: 8, sampling, extra_sentinel, ..InfillOptions::default() };
         let result = run(&mut session, &tokenizer, &parts, &options).unwrap();
         prop_assert_eq!(result.infills.len(), parts.len() - 1);
-        for (part, infill) in parts.iter().zip(&result.infills) {
+        let mut before = parts.clone();
+        before[0] += &options.begun;
+        for (part, infill) in before.iter().zip(&result.infills) {
             // Eight tokens may be too few to spell what was taken; a region that showed text has spelled it.
             prop_assert!(infill.text.is_empty() || part.ends_with(&taken(&tokenizer, infill)));
         }
@@ -298,6 +357,10 @@ fn bad_arguments_are_errors_with_the_numbers() {
         message.contains("part 2 of 2") && message.contains("<|mask:1|>") && message.contains("line 2, column 2"),
         "{message}"
     );
+    let sentinel = InfillOptions { begun: "x<|mask:0|>".to_owned(), ..options.clone() };
+    assert!(error(&strings(&["a", "b"]), &sentinel).contains("what the hole begins with"));
+    let nowhere = InfillOptions { begun: "x".to_owned(), ..options.clone() };
+    assert!(error(&strings(&["a"]), &nowhere).contains("no hole"));
     let hot = InfillOptions { sampling: Sampling { temperature: -1.0, ..Sampling::default() }, ..options.clone() };
     assert!(error(&strings(&["a", "b"]), &hot).contains("temperature is -1"));
     let empty = InfillOptions { stop: strings(&["x", ""]), ..options.clone() };
