@@ -35,16 +35,20 @@ struct Model {
 }
 
 impl Model {
-    /// The causal-masked prompt: what comes before `<|endofmask|>`.
-    async fn infilled(&mut self, hole: &Hole, heal: bool) -> incoder::Result<String> {
+    /// The causal-masked prompt: what comes before `<|endofmask|>`. `typed`: the hole is the whole line, and has begun.
+    async fn infilled(&mut self, hole: &Hole, typed: bool, heal: bool) -> incoder::Result<String> {
+        let line = hole.left.rfind('\n').map_or(0, |at| at + 1);
+        let indentation = hole.left[line..].len() - hole.left[line..].trim_start().len();
+        let (left, begun) = hole.left.split_at(if typed { line + indentation } else { hole.left.len() });
         let options = InfillOptions {
+            begun: begun.to_owned(),
             max_new_tokens: LONGEST,
             sampling: Sampling::greedy(),
             heal,
             sentinels: Sentinels::Refuse,
             ..Default::default()
         };
-        let parts = [hole.left.clone(), hole.right.clone()];
+        let parts = [left.to_owned(), hole.right.clone()];
         let filled = infill(&mut self.session, &self.tokenizer, &parts, &options, &mut |_| ()).await?;
         Ok(filled.infills.into_iter().next().map(|infill| infill.text).unwrap_or_default())
     }
@@ -85,11 +89,15 @@ fn entries<T: serde::de::DeserializeOwned>(name: &str, count: usize) -> Result<V
 
 async fn exact(model: &mut Model, name: &str, count: usize) -> Result<(), Box<dyn Error>> {
     let holes: Vec<Hole> = entries(name, count)?;
-    // Infill and left to right, each without and with healing.
-    let mut found = [[0; 2]; 2];
+    // Infill, infill of a line that has begun, and left to right, each without and with healing.
+    let mut found = [[0; 2]; 3];
     for (i, hole) in holes.iter().enumerate() {
         for (healed, heal) in [false, true].into_iter().enumerate() {
-            let texts = [model.infilled(hole, heal).await?, model.continued(hole, heal).await?];
+            let texts = [
+                model.infilled(hole, false, heal).await?,
+                model.infilled(hole, true, heal).await?,
+                model.continued(hole, heal).await?,
+            ];
             for (method, text) in texts.iter().enumerate() {
                 found[method][healed] += usize::from(text.trim_end() == hole.answer.trim_end());
             }
@@ -99,7 +107,8 @@ async fn exact(model: &mut Model, name: &str, count: usize) -> Result<(), Box<dy
         }
     }
     let percent = |n: usize| format!("{n} = {:.1} %", 100.0 * n as f64 / holes.len() as f64);
-    for (method, row) in ["causal-masked infilling", "left to right alone"].iter().zip(found) {
+    let methods = ["causal-masked infilling", "the same, the line so far in the hole", "left to right alone"];
+    for (method, row) in methods.iter().zip(found) {
         println!("| {name}, {} holes | {method} | {} | {} |", holes.len(), percent(row[0]), percent(row[1]));
     }
     Ok(())

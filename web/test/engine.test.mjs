@@ -305,6 +305,33 @@ test('a prompt that begins like the last one is not computed again', async () =>
   assert.ok(same.cachedTokens >= same.promptTokens - 1);
 });
 
+test('what is typed into a hole costs its own tokens, and the text goes on from it', async () => {
+  const { empty, typed, three, trimmed, refused } = await run(async () => {
+    const [prefix, suffix] = [`${'abc = 1\n'.repeat(20)}x = `, `\n${'def = 2\n'.repeat(20)}`];
+    const options = { maxTokens: 4, temperature: 0 };
+    const empty = await model.infill({ prefix, suffix }, options);
+    const typed = await model.infill({ prefix, begun: 'foo(ba', suffix }, options);
+    const small = await load('tiny-a', { contextLength: 128 });
+    const made = {
+      empty,
+      typed,
+      three: await model.infill({ prefix, begun: 'foo(ba', suffix }, { ...options, temperature: 1, candidates: 3 }),
+      trimmed: await small.infill({ prefix, begun: 'foo(ba', suffix }, { ...options, onOverflow: 'trim' }),
+      refused: await outcome(model.infill({ prefix, begun: '<|mask:0|>', suffix })),
+    };
+    await small.dispose();
+    return made;
+  });
+  assert.ok(typed.promptTokens > empty.promptTokens);
+  assert.ok(typed.promptTokens - typed.cachedTokens <= 7, `${typed.cachedTokens} of ${typed.promptTokens}`);
+  for (const { text, parts, infills } of [typed, three, ...three.alternatives, trimmed]) {
+    assert.equal(text, `${parts[0]}foo(ba${infills[0].text}${parts[1]}`);
+  }
+  assert.ok(trimmed.trimmed.start > 0 && trimmed.promptTokens + 4 <= 128);
+  assert.equal(refused.code, 'INVALID_ARGUMENT');
+  assert.match(refused.message, /what the hole begins with/);
+});
+
 test('too much text is an error with the numbers, or trimmed at the far ends', async () => {
   const { prompt, overflow, full, trimmed, whole, short } = await run(async () => {
     const small = await load('tiny-a', { contextLength: 128 });

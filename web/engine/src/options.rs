@@ -37,6 +37,7 @@ impl From<Cache> for Kv {
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(crate) struct Make {
+    begun: String,
     max_tokens: Option<usize>,
     temperature: Option<f64>,
     top_k: Option<usize>,
@@ -112,6 +113,7 @@ impl Make {
             heal: self.heal.unwrap_or(default.heal),
             lookup: self.lookup(),
             sentinels: self.special_tokens.into(),
+            begun: self.begun,
             stop: self.stop,
             cancel,
         }

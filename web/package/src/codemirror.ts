@@ -7,7 +7,8 @@ import { Annotation, EditorSelection, Prec, StateEffect, StateField, Text } from
 import type { EditorState, Extension, Transaction } from '@codemirror/state';
 import { Decoration, EditorView, ViewPlugin, WidgetType, keymap, logException } from '@codemirror/view';
 import type { Command, DecorationSet, PluginValue, Rect, ViewUpdate } from '@codemirror/view';
-import { consumeTyped, firstLine, firstWord, headOf, normalizeBreaks, tailOf, trimOverlap } from './ghost.js';
+import { consumeTyped, firstLine, firstWord, headOf, holeAt, normalizeBreaks, steadyTailOf, trimOverlap } from './ghost.js';
+import type { Hole } from './ghost.js';
 import type { InfillInput, InfillOptions, Infilling, TokenEvent } from './types.js';
 
 /** What a suggestion is asked for with: all text before and after the cursor. */
@@ -31,6 +32,11 @@ export interface InfillSourceOptions {
   prefixChars?: number;
   /** Most characters of the text after the cursor that the model reads; 1000. */
   suffixChars?: number;
+  /**
+   * Most characters before the cursor, of its line or typed since the last suggestion, that the model reads as the beginning of the
+   * hole and not as text before it: what stands after the cursor is not read again for each of them; 200.
+   */
+  begunChars?: number;
   /** Suggest no more than the rest of the line; false. */
   singleLine?: boolean;
   /** Anything else of the call; 48 tokens at temperature 0.2 unless said otherwise. */
@@ -52,11 +58,13 @@ export type GhostTextOptions = GhostSettings &
 
 /** Makes an engine a `complete`. While `getEngine` gives null there are no suggestions. */
 export function infillSource(getEngine: () => Infiller | null, options: InfillSourceOptions = {}): Complete {
-  const { prefixChars = 3000, suffixChars = 1000, singleLine = false, infill = {} } = options;
+  const { prefixChars = 3000, suffixChars = 1000, begunChars = 200, singleLine = false, infill = {} } = options;
+  let hole: Hole | null = null;
   return async function* ({ prefix, suffix, signal }) {
     const engine = getEngine();
     if (!engine) return;
-    const input = { prefix: tailOf(prefix, prefixChars), suffix: headOf(suffix, suffixChars) };
+    hole = holeAt(hole, prefix, suffix, begunChars);
+    const input = { prefix: steadyTailOf(hole.prefix, prefixChars), begun: hole.begun, suffix: headOf(suffix, suffixChars) };
     const events = engine.infillStream(input, {
       maxTokens: 48,
       temperature: 0.2,

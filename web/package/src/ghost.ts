@@ -31,6 +31,26 @@ export function firstLine(text: string): string {
   return /^\n*[^\n]*/.exec(text)?.[0] ?? '';
 }
 
+/** A hole in a text, and what was typed into it already. */
+export interface Hole {
+  prefix: string;
+  begun: string;
+  suffix: string;
+}
+
+/**
+ * The hole at a cursor: `last` where only what was typed into it changed, otherwise a new one that begins with the line so far; up to
+ * `most` characters of either. What an engine has read around the hole is of use as long as the hole stays the same.
+ */
+export function holeAt(last: Hole | null, prefix: string, suffix: string, most: number): Hole {
+  const from = (at: number): Hole | null =>
+    prefix.length - at > most ? null : { prefix: prefix.slice(0, at), begun: prefix.slice(at), suffix };
+  const same = last !== null && suffix === last.suffix && prefix.startsWith(last.prefix);
+  const line = prefix.lastIndexOf('\n') + 1;
+  const code = line + prefix.slice(line).search(/\S|$/);
+  return (same && from(last.prefix.length)) || from(code) || { prefix, begun: '', suffix };
+}
+
 /** At most `limit` characters from the start of `text`, no surrogate pair cut in two. */
 export function headOf(text: string, limit: number): string {
   if (text.length <= limit) return text;
@@ -43,4 +63,14 @@ export function tailOf(text: string, limit: number): string {
   if (text.length <= limit) return text;
   const tail = limit > 0 ? text.slice(-limit) : '';
   return /^[\uDC00-\uDFFF]/.test(tail) ? tail.slice(1) : tail;
+}
+
+/**
+ * `tailOf` that begins at the same place while a text grows by up to a quarter of `limit`, and is shorter by up to that: what an
+ * engine has read of it stays of use.
+ */
+export function steadyTailOf(text: string, limit: number): string {
+  const step = Math.max(1, Math.floor(limit / 4));
+  const beyond = Math.max(0, text.length - limit);
+  return tailOf(text, text.length - Math.ceil(beyond / step) * step);
 }

@@ -3,9 +3,9 @@
 import { InCoderError } from './errors.js';
 import { openFolder } from './files/folder.js';
 import { describe, openingDevice, requireAdapter } from './gpu.js';
-import type { Calls, Failure, LoadRequest, Loaded, Method, Plain, ToClient, ToHost } from './protocol.js';
+import type { Calls, Failure, Infill, LoadRequest, Loaded, Method, ToClient, ToHost } from './protocol.js';
 import { trimParts } from './trim.js';
-import type { AdapterSpeed, Candidate, Generation, InfillOptions, Infilling, LoadProgress, Score, TokenEvent } from './types.js';
+import type { AdapterSpeed, Candidate, Generation, Infilling, LoadProgress, Score, TokenEvent } from './types.js';
 import { wasm, type Wasm } from './wasm.js';
 
 /** A call that was asked for and is not answered yet. */
@@ -278,7 +278,7 @@ function tokenIds(ids: number[]): Uint32Array {
 }
 
 /** The options that the engine knows. */
-function making(options: Plain<InfillOptions>): string {
+function making(options: Infill): string {
   const { maxTimeMs: _time, supersede: _supersede, onOverflow: _overflow, ...rest } = options;
   return JSON.stringify(rest);
 }
@@ -302,17 +302,22 @@ function textsOf(made: Generation | Infilling | Score): Candidate[] {
 }
 
 /** An infilling for which there was no time at all. */
-function unfilled(parts: string[]): Infilling {
+function unfilled(parts: string[], begun?: string): Infilling {
   const { candidates: _, ...rest } = NOTHING;
   const infills = parts.slice(1).map((): Candidate => ({ text: '', ids: [], finishReason: 'time' }));
-  return { text: parts.join(''), parts, infills, retriesAttempted: 0, complete: false, ...rest };
+  return { text: filledText(parts, infills, begun), parts, infills, retriesAttempted: 0, complete: false, ...rest };
+}
+
+/** The parts with what is between them. */
+function filledText(parts: string[], infills: Candidate[], begun = ''): string {
+  return parts.flatMap((part, at) => [part, at === 0 ? begun : '', infills[at]?.text ?? '']).join('');
 }
 
 /** Fills the holes once for every candidate, each with the next seed; the prompt stays in the KV cache. */
 async function infill(
   engine: Model['engine'],
   parts: string[],
-  { candidates = 1, ...options }: Plain<InfillOptions>,
+  { candidates = 1, ...options }: Infill,
   flag: import('./wasm/incoder.js').CancelFlag,
   emit: (event: TokenEvent) => void,
 ): Promise<Infilling> {
@@ -327,11 +332,11 @@ async function infill(
     // Only the first candidate streams: the events of several would run into each other.
     const json = await engine.infill(fitted.parts, making(one), flag, i === 0 ? tell(emit) : () => undefined).catch((error: unknown) => {
       // No time is left for this candidate; those before it are kept.
-      if (i > 0 && cancelled(error)) return JSON.stringify(unfilled(parts));
+      if (i > 0 && cancelled(error)) return JSON.stringify(unfilled(parts, options.begun));
       throw error;
     });
     const filled = JSON.parse(json) as Infilling;
-    const text = parts.flatMap((part, at) => [part, filled.infills[at]?.text ?? '']).join('');
+    const text = filledText(parts, filled.infills, options.begun);
     made.push({ ...filled, parts, text, ...('trimmed' in fitted && { trimmed: fitted.trimmed }) });
   }
   const [first, ...alternatives] = made as [Infilling, ...Infilling[]];

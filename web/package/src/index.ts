@@ -127,7 +127,8 @@ export class InCoder {
   /** Fills every hole of `input`. */
   async infill(input: InfillInput, options: InfillOptions = {}): Promise<Infilling> {
     const { plain, ...rest } = split(options);
-    return this.#connection.call('infill', [parts(input), plain], rest);
+    const begun = 'prefix' in input && input.begun !== undefined && { begun: input.begun };
+    return this.#connection.call('infill', [parts(input), { ...plain, ...begun }], rest);
   }
 
   /** `generate` token by token. Leaving the loop cancels; the return value is the whole result. */

@@ -6,6 +6,9 @@ import type { AdapterInfo, GenerateOptions, InfillOptions, LoadOptions, LoadProg
 /** Options without what cannot be cloned; aborts travel as `Cancel`. */
 export type Plain<T> = Omit<T, 'signal' | 'onToken' | 'onProgress'>;
 
+/** How holes are filled, and what the first one begins with. */
+export type Infill = Plain<InfillOptions> & { begun?: string };
+
 /** How the model is loaded, on the host's side. */
 export type LoadRequest = Omit<Plain<LoadOptions>, 'files' | 'worker' | 'wasm'> & { model: string; files?: File[]; wasm?: string };
 
@@ -14,7 +17,7 @@ export interface Calls {
   load: [LoadRequest];
   measure: [request: { wasm?: string }];
   generate: [prompt: string | number[], options: Plain<GenerateOptions>];
-  infill: [parts: string[], options: Plain<InfillOptions>];
+  infill: [parts: string[], options: Infill];
   score: [text: string | number[], topLogprobs: number];
   encode: [text: string, bos: boolean, parse: boolean];
   decode: [ids: number[], skipSpecial: boolean];

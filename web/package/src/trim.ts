@@ -1,8 +1,7 @@
 /** Makes parts fit the context: the far ends of the first and the last part go, what is near the holes stays. */
 
 import { InCoderError } from './errors.js';
-import type { Plain } from './protocol.js';
-import type { InfillOptions } from './types.js';
+import type { Infill } from './protocol.js';
 
 interface Encoder {
   encode(text: string, bos: boolean, parse: boolean): Uint32Array;
@@ -16,18 +15,18 @@ export function trimParts(
   engine: Encoder,
   parts: string[],
   context: number,
-  options: Plain<InfillOptions>,
+  options: Infill,
 ): { parts: string[]; trimmed?: { start: number; end: number } } {
   const count = (text: string) => engine.encode(text, false, options.specialTokens === 'parse').length;
   const holes = parts.length - 1;
   const [first, last] = [parts[0], parts[holes]];
   if (holes < 1 || first === undefined || last === undefined) return { parts };
-  const between = parts.slice(1, holes).reduce((sum, part) => sum + count(part), 0);
+  const between = [...parts.slice(1, holes), options.begun ?? ''].reduce((sum, part) => sum + count(part), 0);
   // Sentinels: one for each hole where it is and one where it is filled, its end, the extra one, and the first token.
   const room = context - 2 - 3 * holes - holes * (options.maxTokens ?? 128) - between;
   if (room < 2) {
     const need = context - room + 2;
-    throw new InCoderError('CONTEXT_OVERFLOW', `the parts between the holes need ${need} tokens, the context holds ${context}`, { need, have: context });
+    throw new InCoderError('CONTEXT_OVERFLOW', `what stands between the holes or has begun needs ${need} tokens, the context holds ${context}`, { need, have: context });
   }
   const [before, after] = [count(first), count(last)];
   if (before + after <= room) return { parts };

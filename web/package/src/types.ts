@@ -119,7 +119,15 @@ export interface InfillOptions extends GenerateOptions {
 
 /** What is to be filled: around one cursor, between parts, or at every marker of a text. */
 export type InfillInput =
-  | { prefix: string; suffix?: string }
+  | {
+      prefix: string;
+      suffix?: string;
+      /**
+       * What the hole begins with already; the new text goes on from there. While only this grows from call to call, the KV cache
+       * keeps everything around it: a character typed costs a step or two, and not the text behind the cursor.
+       */
+      begun?: string;
+    }
   | { parts: string[] }
   | { text: string; /** `<infill>` */ marker?: string };
 
