@@ -276,7 +276,7 @@ pub struct Plan {
 pub struct Bench {
     #[command(flatten)]
     pub model: Model,
-    /// Random weights in these sizes instead of a model: no file is read, and nothing is written
+    /// Random weights in these sizes instead of a model: the GPU makes them, and no file is read or written
     #[arg(long, value_enum, value_name = "SIZE", conflicts_with = "name")]
     pub shape: Option<Shape>,
     /// Prompts of so many tokens, with commas between them; 0: none

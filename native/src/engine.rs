@@ -10,6 +10,16 @@ use incoder::{Config, Device, Error, Folder, Gpu, GpuOptions, LoadOptions, Sessi
 /// tokenizer.json of a vocabulary of 50,000 has 2 MB; anything near this is not one.
 const MAX_TOKENIZER_BYTES: u64 = 64 << 20;
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
+/// Random weights are the same every time.
+const SEED: u32 = 1;
+
+/// What a model is loaded from.
+#[derive(Clone, Copy)]
+pub enum Origin<'a> {
+    Folder(&'a dyn Folder),
+    /// Random weights in these sizes.
+    Random(&'a Config),
+}
 
 pub struct Engine {
     pub session: Session,
@@ -36,11 +46,11 @@ pub fn open(model: &cli::Model, device: &cli::Device, global: &Global) -> Result
     };
     let which = model.name.as_ref().map_or("the demo model".to_owned(), |name| name.display().to_string());
     tracing::info!("{which}, {:.1}M parameters, on {name}", config.parameters() as f64 / 1e6);
-    Ok(Engine { session: load(folder.as_ref(), &on, &options, global)?, tokenizer })
+    Ok(Engine { session: load(Origin::Folder(folder.as_ref()), &on, &options, global)?, tokenizer })
 }
 
 /// Loads a model, under a bar when it takes a while.
-pub fn load(folder: &dyn Folder, on: &Device, options: &LoadOptions, global: &Global) -> Result<Session> {
+pub fn load(origin: Origin<'_>, on: &Device, options: &LoadOptions, global: &Global) -> Result<Session> {
     let mut bar = Loading::new(global.quiet);
     let mut on_progress = |progress| {
         if let incoder::Progress::Upload { done, total } = progress {
@@ -50,12 +60,19 @@ pub fn load(folder: &dyn Folder, on: &Device, options: &LoadOptions, global: &Gl
     pollster::block_on(async {
         let on = match on {
             Device::Gpu(gpu) => {
-                let config = Config::from_json(&folder.text("config.json", MAX_CONFIG_BYTES).await?)?;
+                let config = match origin {
+                    Origin::Folder(folder) => Config::from_json(&folder.text("config.json", MAX_CONFIG_BYTES).await?)?,
+                    Origin::Random(config) => config.clone(),
+                };
                 Device::Gpu(tuning::tuned(gpu, &config).await?)
             }
             other => other.clone(),
         };
-        Ok(Session::load(folder, &on, options, &mut on_progress).await?)
+        let loaded = match origin {
+            Origin::Folder(folder) => Session::load(folder, &on, options, &mut on_progress).await,
+            Origin::Random(config) => Session::load_random(config, SEED, &on, options, &mut on_progress).await,
+        };
+        Ok(loaded?)
     })
 }
 

@@ -8,7 +8,6 @@ mod headless;
 mod hub;
 mod input;
 mod model_folder;
-mod random_model;
 mod report;
 mod split;
 mod terminal;

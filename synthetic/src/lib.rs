@@ -2,8 +2,7 @@
 //!
 //! What a model holds depends only on its sizes and the seed. Every value is representable in fp16, so that the fp32 and
 //! the fp16 files of every format are the same model and give the same tokens; bf16 files hold these values rounded.
-//! Values are made as they are written, or as they are read ([`VirtualFile`]): a checkpoint of 26 GB takes some 30 MB of
-//! memory.
+//! Values are made as they are written: a checkpoint of 26 GB takes some 30 MB of memory.
 #![deny(missing_docs)]
 
 mod files;
@@ -17,6 +16,5 @@ mod zip;
 
 pub use files::{Error, Format, Options, Result, write};
 pub use model::Model;
-pub use safetensors::VirtualFile;
 pub use tokenizer::tokenizer_json;
 pub use values::Dtype;

@@ -62,11 +62,6 @@ impl Model {
         Self { num_layers: 32, d_model: 4096, heads: 32, ffn_dim: 16384, vocab_size: 50518 }
     }
 
-    /// 29.4 million parameters, for a quick look at an adapter.
-    pub fn small() -> Self {
-        Self { num_layers: 8, d_model: 512, heads: 8, ffn_dim: 2048, vocab_size: 8192 }
-    }
-
     /// Parameters, the tied head counted once.
     pub fn parameters(&self) -> u64 {
         self.tensors().iter().map(Tensor::elements).sum()
@@ -166,6 +161,5 @@ mod tests {
     fn has_the_published_number_of_parameters() {
         assert_eq!(Model::incoder_1b().parameters(), 1_312_063_488);
         assert_eq!(Model::incoder_6b().parameters(), 6_651_084_800);
-        assert_eq!(Model::small().parameters(), 29_414_400);
     }
 }

@@ -1,7 +1,7 @@
 //! model.safetensors: <https://github.com/huggingface/safetensors#format>.
 
-use crate::model::{Model, Tensor};
-use crate::values::{Dtype, read_tensor, write_tensor};
+use crate::model::Tensor;
+use crate::values::{Dtype, write_tensor};
 use serde_json::{Map, Value, json};
 use std::io::{self, Write};
 
@@ -40,57 +40,4 @@ fn header(tensors: &[Tensor], dtype: Dtype) -> Vec<u8> {
     // Blanks, so that the tensors are aligned.
     header.resize(header.len().next_multiple_of(8), b' ');
     [&(header.len() as u64).to_le_bytes()[..], &header].concat()
-}
-
-/// A model.safetensors that is stored nowhere: its bytes are made as they are read.
-#[derive(Debug, Clone)]
-pub struct VirtualFile {
-    header: Vec<u8>,
-    tensors: Vec<Tensor>,
-    dtype: Dtype,
-    seed: u64,
-    size: u64,
-}
-
-impl VirtualFile {
-    /// The file that [`crate::write()`] writes for the same model, byte for byte.
-    pub fn new(model: &Model, dtype: Dtype, seed: u64) -> Self {
-        let tensors = model.tensors();
-        let header = header(&tensors, dtype);
-        let size = header.len() as u64 + tensors.iter().map(|tensor| tensor.bytes(dtype)).sum::<u64>();
-        Self { header, tensors, dtype, seed, size }
-    }
-
-    /// Its length, bytes.
-    pub fn size(&self) -> u64 {
-        self.size
-    }
-
-    /// Fills `out` with the bytes from `offset` on.
-    ///
-    /// # Errors
-    /// `UnexpectedEof` when the file does not have that many.
-    pub fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let Some(end) = offset.checked_add(out.len() as u64).filter(|&end| end <= self.size) else {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        };
-        // The part of a piece of the file that is asked for: from where in the piece, and where in `out` it goes.
-        let overlap = |start: u64, bytes: u64| {
-            let (first, last) = (offset.max(start), end.min(start + bytes));
-            (first < last).then(|| (first - start, (first - offset) as usize..(last - offset) as usize))
-        };
-        if let Some((from, to)) = overlap(0, self.header.len() as u64) {
-            let from = from as usize;
-            out[to.clone()].copy_from_slice(&self.header[from..from + to.len()]);
-        }
-        let mut start = self.header.len() as u64;
-        for tensor in &self.tensors {
-            let bytes = tensor.bytes(self.dtype);
-            if let Some((from, to)) = overlap(start, bytes) {
-                read_tensor(tensor, self.seed, self.dtype, from, &mut out[to]);
-            }
-            start += bytes;
-        }
-        Ok(())
-    }
 }

@@ -118,20 +118,19 @@ struct Encoder {
 }
 
 impl Encoder {
-    /// For pieces of at most `most` elements.
-    fn new(tensor: &Tensor, seed: u64, dtype: Dtype, most: usize) -> Self {
+    fn new(tensor: &Tensor, seed: u64, dtype: Dtype) -> Self {
         let key = mix(hash(tensor.name.as_bytes()) ^ mix(seed));
         Self {
             values: tensor.values,
             key,
             dtype,
-            wide: vec![0.0; most],
-            halves: vec![f16::ZERO; most],
+            wide: vec![0.0; CHUNK],
+            halves: vec![f16::ZERO; CHUNK],
             bytes: Vec::new(),
         }
     }
 
-    /// `n` elements from `start` on, little-endian.
+    /// `n` elements, at most [`CHUNK`], from `start` on, little-endian.
     fn encode(&mut self, start: u64, n: usize) -> &[u8] {
         let (wide, halves) = (&mut self.wide[..n], &mut self.halves[..n]);
         self.values.fill(self.key, start, wide);
@@ -163,7 +162,7 @@ pub(crate) fn write_tensor(
     out: &mut dyn Write,
     wrote: &mut dyn FnMut(u64),
 ) -> io::Result<()> {
-    let mut encoder = Encoder::new(tensor, seed, dtype, CHUNK);
+    let mut encoder = Encoder::new(tensor, seed, dtype);
     let mut start = 0;
     while start < tensor.elements() {
         let n = (tensor.elements() - start).min(CHUNK as u64) as usize;
@@ -173,24 +172,6 @@ pub(crate) fn write_tensor(
         start += n as u64;
     }
     Ok(())
-}
-
-/// Fills `out` with what [`write_tensor`] writes, from byte `offset` on; what is asked for lies in the tensor.
-pub(crate) fn read_tensor(tensor: &Tensor, seed: u64, dtype: Dtype, offset: u64, out: &mut [u8]) {
-    let size = dtype.bytes();
-    // An element may be cut at either end.
-    let most = CHUNK.min(out.len() / size + 2);
-    let mut encoder = Encoder::new(tensor, seed, dtype, most);
-    let mut done = 0;
-    while done < out.len() {
-        let at = offset + done as u64;
-        let (start, cut) = (at / size as u64, (at % size as u64) as usize);
-        let n = (tensor.elements() - start).min(most as u64) as usize;
-        let bytes = &encoder.encode(start, n)[cut..];
-        let take = bytes.len().min(out.len() - done);
-        out[done..done + take].copy_from_slice(&bytes[..take]);
-        done += take;
-    }
 }
 
 #[cfg(test)]

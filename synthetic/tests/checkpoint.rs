@@ -1,7 +1,7 @@
 //! Small models, read back by the engine.
 
 use incoder::{Cancel, Config, Device, Kv, LoadOptions, MemoryFolder, Sentinels, Session, Tokenizer};
-use incoder_synthetic::{Dtype, Error, Format, Model, Options, VirtualFile, tokenizer_json, write};
+use incoder_synthetic::{Dtype, Error, Format, Model, Options, tokenizer_json, write};
 use std::fs;
 use std::path::Path;
 
@@ -70,27 +70,6 @@ fn every_file_holds_the_same_model() {
     let bf16 = greedy(&written(&Options { dtype: Dtype::Bf16, ..small() }));
     assert!(bf16.1.iter().zip(&one.1).all(|(a, b)| (a - b).abs() < 0.5));
     assert_ne!(greedy(&written(&Options { seed: 2, ..small() })).0, one.0);
-}
-
-#[test]
-fn a_virtual_file_is_the_written_one() {
-    for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
-        let dir = tempfile::tempdir().unwrap();
-        let model = Model { num_layers: 1, d_model: 64, heads: 4, ffn_dim: 256, vocab_size: 2048 };
-        let options = Options { dtype, seed: 5, ..Options::new(model.clone()) };
-        write(&options, &dir.path().join("model"), &mut |_| ()).unwrap();
-        let written = fs::read(dir.path().join("model/model.safetensors")).unwrap();
-        let file = VirtualFile::new(&model, dtype, 5);
-        assert_eq!(file.size(), written.len() as u64);
-        for piece in [1009, 70_000, written.len()] {
-            let mut read = vec![0; written.len()];
-            for (i, out) in read.chunks_mut(piece).enumerate() {
-                file.read((i * piece) as u64, out).unwrap();
-            }
-            assert!(read == written, "{dtype:?} in pieces of {piece}");
-        }
-        assert!(file.read(file.size() - 1, &mut [0; 2]).is_err() && file.read(u64::MAX, &mut [0]).is_err());
-    }
 }
 
 #[test]

@@ -969,6 +969,9 @@ test('files from disk: by base name, the nearest first, nothing cached, no reque
   await assert.rejects((await folder.open('config.json')).read(0, 1), { name: 'AbortError' });
   await fails(openFolder('mine', { files: files.slice(0, 3), newHasher }), 'NOT_FOUND', { file: 'model.safetensors' });
   await fails(openFolder('mine', { files: [], newHasher }), 'NOT_FOUND', { file: 'config.json' });
+  const random = await openFolder('mine', { files, randomWeights: true, newHasher });
+  assert.deepEqual(random.files.map(({ name }) => name), ['config.json', 'tokenizer.json']);
+  await fails(openFolder('mine', { files: files.slice(0, 2), randomWeights: true, newHasher }), 'NOT_FOUND', { file: 'tokenizer.json' });
   const broken = [...files.slice(0, 3), picked('m/model.safetensors.index.json', bytesOf(1, 5))];
   await fails(openFolder('mine', { files: broken, newHasher }), 'BAD_CHECKPOINT');
 });

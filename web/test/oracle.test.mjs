@@ -47,6 +47,7 @@ const CONSTANTS = {
   attention_scores: combinations({ THREADS: [64], HEADS: [32], HEAD_DIM: [64], CAPACITY: [2048], HEAD_WORDS: [8], KV_F16: [0, 1] }),
   attention_values: combinations({ OCTETS: [8], SLICES: [16], HEADS: [32], CAPACITY: [2048], HEAD_WORDS: [8], KV_F16: [0, 1] }),
   choose: [{ VOCAB: 50518, THREADS: 64 }],
+  random: [{}],
   read: combinations({ THREADS: [64] }),
   fill: [{}],
 };
@@ -100,7 +101,7 @@ async function compile({ shaders, constants, feature }) {
 }
 
 test('every shader compiles, with subgroups and without', async () => {
-  assert.equal(KERNELS.length, 9);
+  assert.equal(KERNELS.length, 10);
   assert.ok(SHADERS.every(({ entries }) => entries.length > 0));
   const nothing = Object.fromEntries(SHADERS.map(({ name }) => [name, []]));
   assert.deepEqual(await inPage(compile, { shaders: SHADERS, constants: CONSTANTS, feature: true }), nothing);

@@ -43,11 +43,13 @@ pub mod infill;
 mod load;
 pub mod lookup;
 mod model;
+mod random;
 mod reference;
 pub mod sample;
 pub mod score;
 mod session;
 mod stop;
+mod tensors;
 pub mod tokenizer;
 
 pub use checkpoint::{Folder, MemoryFolder, Source};

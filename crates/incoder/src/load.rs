@@ -1,7 +1,7 @@
 //! A model folder → a [`Session`] on the chosen device.
 
 use crate::backend::Backend;
-use crate::checkpoint::{Checkpoint, Folder};
+use crate::checkpoint::Folder;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::forward::Kv;
@@ -9,6 +9,7 @@ use crate::gpu::Gpu;
 use crate::model::Plan;
 use crate::reference::Reference;
 use crate::session::Session;
+use crate::tensors::Origin;
 
 /// config.json has twenty lines; anything near this is not one.
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
@@ -43,7 +44,7 @@ pub enum Progress {
         /// Pipelines in all.
         total: u64,
     },
-    /// Weights read and sent to the device.
+    /// Weights read and sent to the device, or made on it.
     Upload {
         /// Bytes of fp16 done.
         done: u64,
@@ -85,7 +86,7 @@ impl Session {
     /// Loads the model in `folder` (config.json and safetensors) onto `device`.
     ///
     /// # Errors
-    /// What [`Config::from_json`] and [`Checkpoint::open`] refuse, [`Error::Limit`] and [`Error::OutOfMemory`] when the
+    /// What [`Config::from_json`] and [`Checkpoint::open`](crate::checkpoint::Checkpoint::open) refuse, [`Error::Limit`] and [`Error::OutOfMemory`] when the
     /// adapter cannot hold it, [`Error::Kernel`] when it refuses a shader, [`Error::Argument`] for a context of 0 tokens.
     pub async fn load(
         folder: &dyn Folder,
@@ -94,21 +95,46 @@ impl Session {
         on_progress: &mut dyn FnMut(Progress),
     ) -> Result<Self> {
         let config = Config::from_json(&folder.text("config.json", MAX_CONFIG_BYTES).await?)?;
+        Self::load_from(Origin::Folder(folder), &config, device, options, on_progress).await
+    }
+
+    /// Loads a model in the sizes of `config` whose weights are random: for measuring, without a file. A GPU makes them itself;
+    /// they depend on `seed` and `config` alone, and are the same on every device. Greedy output is not one token over and over.
+    ///
+    /// # Errors
+    /// As [`Session::load`].
+    pub async fn load_random(
+        config: &Config,
+        seed: u32,
+        device: &Device,
+        options: &LoadOptions,
+        on_progress: &mut dyn FnMut(Progress),
+    ) -> Result<Self> {
+        Self::load_from(Origin::Random { seed }, config, device, options, on_progress).await
+    }
+
+    async fn load_from(
+        origin: Origin<'_>,
+        config: &Config,
+        device: &Device,
+        options: &LoadOptions,
+        on_progress: &mut dyn FnMut(Progress),
+    ) -> Result<Self> {
         let capacity = options.context.unwrap_or(config.max_position_embeddings);
         if capacity == 0 {
             return Err(Error::argument("a context of 0 tokens holds nothing: ask for at least 1"));
         }
         let backend = match device {
             Device::Cpu => {
-                let checkpoint = Checkpoint::open(folder, &config).await?;
-                let mut loaded = Loaded::new(&config, on_progress);
+                let tensors = origin.open(config).await?;
+                let mut loaded = Loaded::new(config, on_progress);
                 let mut count = |parameters| loaded.add(parameters);
-                let model = Reference::load(&config, &checkpoint, capacity, options.kv, &mut count).await?;
+                let model = Reference::load(config, &tensors, capacity, options.kv, &mut count).await?;
                 loaded.finish();
                 Backend::Cpu(Box::new(model))
             }
             Device::Gpu(gpu) => {
-                Backend::Gpu(Box::new(Plan::load(gpu, &config, folder, capacity, options, on_progress).await?))
+                Backend::Gpu(Box::new(Plan::load(gpu, config, origin, capacity, options, on_progress).await?))
             }
         };
         Ok(Self::new(backend))

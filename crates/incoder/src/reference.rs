@@ -3,10 +3,10 @@
 //! Source: `XGLMForCausalLM` of Hugging Face transformers 4.46. Written to be read: one loop for each line of the paper's
 //! arithmetic, no blocking, no threads.
 
-use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::forward::{Column, Kv, sinusoids};
+use crate::tensors::Tensors;
 
 /// y = W x + b for W [outputs, inputs].
 #[derive(Debug)]
@@ -18,9 +18,9 @@ pub(crate) struct Linear {
 }
 
 impl Linear {
-    async fn load(checkpoint: &Checkpoint, name: &str, outputs: usize) -> Result<Self> {
-        let weight = checkpoint.rows(&format!("{name}.weight"), 0..outputs).await?;
-        let bias = checkpoint.rows(&format!("{name}.bias"), 0..1).await?;
+    async fn load(tensors: &Tensors, name: &str, outputs: usize) -> Result<Self> {
+        let weight = tensors.rows(&format!("{name}.weight"), 0..outputs).await?;
+        let bias = tensors.rows(&format!("{name}.bias"), 0..1).await?;
         Ok(Self { weight, bias })
     }
 
@@ -41,9 +41,9 @@ pub(crate) struct Norm {
 }
 
 impl Norm {
-    async fn load(checkpoint: &Checkpoint, name: &str) -> Result<Self> {
-        let weight = checkpoint.rows(&format!("{name}.weight"), 0..1).await?;
-        let bias = checkpoint.rows(&format!("{name}.bias"), 0..1).await?;
+    async fn load(tensors: &Tensors, name: &str) -> Result<Self> {
+        let weight = tensors.rows(&format!("{name}.weight"), 0..1).await?;
+        let bias = tensors.rows(&format!("{name}.bias"), 0..1).await?;
         Ok(Self { weight, bias })
     }
 
@@ -89,27 +89,27 @@ impl Reference {
     /// Reads the weights, exact in f32, and makes room for `capacity` tokens.
     pub async fn load(
         config: &Config,
-        checkpoint: &Checkpoint,
+        tensors: &Tensors,
         capacity: usize,
         kv: Kv,
         loaded: &mut dyn FnMut(u64),
     ) -> Result<Self> {
         let (d, f) = (config.d_model, config.ffn_dim);
         check_room(capacity.saturating_mul(d).saturating_mul(2 * config.num_layers + 1))?;
-        let embedding = checkpoint.rows("embed_tokens.weight", 0..config.vocab_size).await?;
+        let embedding = tensors.rows("embed_tokens.weight", 0..config.vocab_size).await?;
         loaded(embedding.len() as u64);
         let mut layers = Vec::with_capacity(config.num_layers);
         for i in 0..config.num_layers {
             let at = |name: &str| format!("layers.{i}.{name}");
             layers.push(Layer {
-                attention_norm: Norm::load(checkpoint, &at("self_attn_layer_norm")).await?,
-                query: Linear::load(checkpoint, &at("self_attn.q_proj"), d).await?,
-                key: Linear::load(checkpoint, &at("self_attn.k_proj"), d).await?,
-                value: Linear::load(checkpoint, &at("self_attn.v_proj"), d).await?,
-                out: Linear::load(checkpoint, &at("self_attn.out_proj"), d).await?,
-                ffn_norm: Norm::load(checkpoint, &at("final_layer_norm")).await?,
-                fc1: Linear::load(checkpoint, &at("fc1"), f).await?,
-                fc2: Linear::load(checkpoint, &at("fc2"), d).await?,
+                attention_norm: Norm::load(tensors, &at("self_attn_layer_norm")).await?,
+                query: Linear::load(tensors, &at("self_attn.q_proj"), d).await?,
+                key: Linear::load(tensors, &at("self_attn.k_proj"), d).await?,
+                value: Linear::load(tensors, &at("self_attn.v_proj"), d).await?,
+                out: Linear::load(tensors, &at("self_attn.out_proj"), d).await?,
+                ffn_norm: Norm::load(tensors, &at("final_layer_norm")).await?,
+                fc1: Linear::load(tensors, &at("fc1"), f).await?,
+                fc2: Linear::load(tensors, &at("fc2"), d).await?,
                 keys: vec![0.0; capacity * d],
                 values: vec![0.0; capacity * d],
             });
@@ -122,7 +122,7 @@ impl Reference {
             embedding,
             positions: sinusoids(0..capacity, d),
             layers,
-            final_norm: Norm::load(checkpoint, "layer_norm").await?,
+            final_norm: Norm::load(tensors, "layer_norm").await?,
         })
     }
 

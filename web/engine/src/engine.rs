@@ -4,7 +4,7 @@ use crate::failure::thrown;
 use crate::folder::{JsFolder, WebFolder};
 use crate::options::{self, Load, Make};
 use incoder::{
-    Cancel, Device, Error, Event, Folder, Gpu, GpuOptions, LoadOptions, MemoryPlan, Progress, Prompt, Sentinels,
+    Cancel, Config, Device, Error, Event, Folder, Gpu, GpuOptions, LoadOptions, MemoryPlan, Progress, Prompt, Sentinels,
     Session, Tokenizer, Tuning,
 };
 use js_sys::Function;
@@ -14,6 +14,9 @@ use wasm_bindgen::prelude::*;
 
 /// The published tokenizer.json has 2 MB.
 const MAX_TOKENIZER_BYTES: u64 = 64 << 20;
+const MAX_CONFIG_BYTES: u64 = 1 << 20;
+/// Random weights are the same every time.
+const SEED: u32 = 1;
 
 /// Stops the call that it is given to, at the next token or prefill chunk.
 #[wasm_bindgen]
@@ -63,7 +66,7 @@ impl Engine {
     /// `{"phase": "compile" | "upload" | "warmup", "done", "total"}`.
     ///
     /// # Errors
-    /// What [`Session::load`] and [`Tokenizer::from_json`] refuse, or what the folder threw.
+    /// What [`Session::load`], [`Session::load_random`] and [`Tokenizer::from_json`] refuse, or what the folder threw.
     pub async fn load(folder: JsFolder, load: String, on_progress: Function) -> Result<Engine, JsValue> {
         let load: Load = options(&load)?;
         let folder = WebFolder::new(folder);
@@ -82,10 +85,16 @@ impl Engine {
         };
         let device = Device::Gpu(gpu.clone());
         let loaded = async {
-            let json = (&folder as &dyn Folder).text("tokenizer.json", MAX_TOKENIZER_BYTES).await?;
+            let folder: &dyn Folder = &folder;
+            let json = folder.text("tokenizer.json", MAX_TOKENIZER_BYTES).await?;
             let tokenizer = Tokenizer::from_json(&json)?;
             drop(json);
-            let session = Session::load(&folder, &device, &loading, &mut progress).await?;
+            let session = if load.random_weights {
+                let config = Config::from_json(&folder.text("config.json", MAX_CONFIG_BYTES).await?)?;
+                Session::load_random(&config, SEED, &device, &loading, &mut progress).await?
+            } else {
+                Session::load(folder, &device, &loading, &mut progress).await?
+            };
             Ok((tokenizer, session))
         };
         let (tokenizer, session) = loaded.await.map_err(|error| folder.cause(error))?;

@@ -14,6 +14,9 @@ pub(crate) struct Load {
     pub subgroups: bool,
     /// The adapter computes on the CPU, which wgpu cannot tell in a browser.
     pub software: bool,
+    /// The GPU makes the weights; the folder has the rest.
+    #[serde(default)]
+    pub random_weights: bool,
 }
 
 #[derive(Debug, Default, Clone, Copy, Deserialize)]

@@ -222,16 +222,18 @@ async function load(
 ): Promise<Model> {
   const adapter = describe(await requireAdapter());
   const { Engine, Sha256 } = await wasm(request.wasm);
-  const { model, contextLength, kv, subgroups = true, wasm: _, ...source } = request;
+  const { model, contextLength, kv, subgroups = true, randomWeights = false, wasm: _, ...source } = request;
   const folder = await openFolder(model, {
     ...source,
+    randomWeights,
     signal,
     newHasher: () => new Sha256(),
     onDownload: (event) => emit({ phase: 'download', ...event }),
   });
   try {
     emit({ phase: 'plan', done: 1, total: 1 });
-    const options = JSON.stringify({ contextLength, kv, subgroups: subgroups && adapter.subgroups, software: adapter.software });
+    const { software } = adapter;
+    const options = JSON.stringify({ contextLength, kv, subgroups: subgroups && adapter.subgroups, software, randomWeights });
     const report = (json: string) => emit(JSON.parse(json) as LoadProgress);
     const { opened: engine, device } = await openingDevice(subgroups && adapter.subgroups, async () => {
       const loaded = await Engine.load(folder, options, report);

@@ -81,6 +81,9 @@ export class InCoder {
     if (model === 'demo' && !rest.baseUrl && !files) {
       throw new InCoderError('INVALID_ARGUMENT', "the demo model is not on the hub: say where it is served with 'baseUrl'");
     }
+    if (rest.randomWeights && !files) {
+      throw new InCoderError('INVALID_ARGUMENT', "random weights are made for the config.json and tokenizer.json among 'files'");
+    }
     const request: LoadRequest = { model, ...rest };
     // A file that crosses to the worker keeps its name and loses its folder.
     if (files) request.files = [...byBaseName(files).values()];

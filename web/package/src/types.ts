@@ -37,6 +37,11 @@ export interface LoadOptions {
   baseUrl?: string;
   /** The files themselves, from a file picker or a drop; nothing is downloaded or cached. */
   files?: Iterable<File>;
+  /**
+   * The weights are random, in the sizes of config.json, and the GPU makes them: says how fast a model would be, without one. With
+   * `files`, which then are config.json and tokenizer.json; false.
+   */
+  randomWeights?: boolean;
   /** The hub's access token. */
   token?: string;
   /** Keep what is downloaded in this browser; true. */

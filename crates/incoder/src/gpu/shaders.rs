@@ -36,6 +36,7 @@ pub(crate) const LINEAR: Source = shader!("linear", model: true, subgroups: fals
 pub(crate) const ATTENTION_SCORES: Source = shader!("attention_scores", model: true, subgroups: false);
 pub(crate) const ATTENTION_VALUES: Source = shader!("attention_values", model: true, subgroups: false);
 pub(crate) const CHOOSE: Source = shader!("choose", model: true, subgroups: false);
+pub(crate) const RANDOM: Source = shader!("random", model: true, subgroups: false);
 pub(crate) const STREAMING: Source = shader!("streaming", model: false, subgroups: false);
 pub(crate) const STREAMING_STORAGE_TEXTURE: Source =
     shader!("streaming_storage_texture", model: false, subgroups: false);

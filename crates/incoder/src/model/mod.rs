@@ -5,6 +5,7 @@ mod choose;
 mod memory;
 mod plan;
 mod profile;
+mod random;
 mod step;
 #[cfg(test)]
 mod tests;

@@ -4,12 +4,12 @@ use super::choose::{Chooser, Choosing, RECORD_BYTES, Told};
 use super::memory::{MemoryPlan, max_columns};
 use super::step::{Shapes, Step};
 use super::weights::{BLOCK_ROWS, Weights};
-use crate::checkpoint::{Checkpoint, Folder};
 use crate::config::Config;
 use crate::error::Result;
 use crate::forward::{Column, Kv, sinusoids};
 use crate::gpu::{Array, Gpu, Reading, Texel};
 use crate::load::{LoadOptions, Loaded, Progress};
+use crate::tensors::Origin;
 use std::collections::VecDeque;
 
 /// Bytes of the table of positions that are computed and uploaded together.
@@ -93,7 +93,7 @@ impl Activations {
 }
 
 impl Plan {
-    /// Makes room for the activations of `capacity` tokens, compiles the kernels, uploads the weights and lays out the step.
+    /// Makes room for the activations of `capacity` tokens, compiles the kernels, uploads or makes the weights and lays out the step.
     ///
     /// The checkpoint is opened last, so that a browser compiles while the files are still on their way.
     ///
@@ -103,7 +103,7 @@ impl Plan {
     pub async fn load(
         gpu: &Gpu,
         config: &Config,
-        folder: &dyn Folder,
+        origin: Origin<'_>,
         capacity: usize,
         options: &LoadOptions,
         on_progress: &mut dyn FnMut(Progress),
@@ -119,9 +119,9 @@ impl Plan {
             let mut compiled = |done| on_progress(Progress::Compile { done, total });
             let step = Step::new(gpu, shapes.clone(), &mut compiled).await?;
             let chooser = Chooser::new(gpu, config.vocab_size, &activations.logits, step.state()).await?;
-            let checkpoint = Checkpoint::open(folder, config).await?;
+            let tensors = origin.open(config).await?;
             let mut loaded = Loaded::new(config, on_progress);
-            let weights = Weights::load(gpu, config, &checkpoint, &mut |parameters| loaded.add(parameters)).await?;
+            let weights = Weights::load(gpu, config, &tensors, &mut |parameters| loaded.add(parameters)).await?;
             loaded.finish();
             let step = Self::lay_out(gpu, &shapes, step, &activations, &weights)?;
             Ok((activations, step, chooser))

@@ -48,6 +48,8 @@ pub(super) mod at {
     pub const SCALE: u32 = 9;
     pub const SHIFT: u32 = 10;
     pub const X: u32 = 11;
+    pub const PARTS: u32 = 10;
+    pub const WEIGHTS_WRITTEN: u32 = 15;
 }
 
 /// What a dispatch has to read, beside a few values for each column.

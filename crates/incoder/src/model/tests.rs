@@ -3,13 +3,15 @@
 use super::choose::{Chooser, Choosing, RECORD_BYTES, Told};
 use super::step::{MOST_COLUMNS, Shapes, Step};
 use super::weights::{BLOCK_ROWS, Weights};
-use crate::checkpoint::{Checkpoint, MemoryFolder, tensor_shapes};
+use crate::checkpoint::{MemoryFolder, tensor_shapes};
 use crate::config::Config;
 use crate::forward::{Column, Kv, sinusoids};
 use crate::gpu::{Array, Arrays, Gpu, GpuOptions, Resource, TEXEL_BYTES, Texel, Tuning};
 use crate::load::LoadOptions;
+use crate::random::Random;
 use crate::reference::{Reference, attend, gelu, stored};
 use crate::sample::{Draw, Sampler, Sampling};
+use crate::tensors::{Origin, Tensors};
 use half::f16;
 use pollster::block_on;
 use safetensors::tensor::{Dtype, TensorView};
@@ -90,6 +92,13 @@ fn run(
     build(step);
     let mut encoder = gpu.device.create_command_encoder(&Default::default());
     step.encode(&mut encoder, columns, logits);
+    gpu.queue.submit([encoder.finish()]);
+    read(gpu, output)
+}
+
+/// All of `output`.
+fn read<T: bytemuck::Pod>(gpu: &Gpu, output: Resource<'_>) -> Vec<T> {
+    let mut encoder = gpu.device.create_command_encoder(&Default::default());
     let readable = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
     match output {
         Resource::Buffer(buffer) | Resource::Array(Array::Buffer(buffer)) => {
@@ -97,7 +106,7 @@ fn run(
             let staging = gpu.buffer("staging", size, readable).unwrap();
             encoder.copy_buffer_to_buffer(buffer, 0, &staging, 0, Some(size));
             gpu.queue.submit([encoder.finish()]);
-            block_on(gpu.read(&staging, size as usize / 4)).unwrap()
+            block_on(gpu.read(&staging, size as usize / size_of::<T>())).unwrap()
         }
         Resource::Array(Array::Texture(texture, _)) => {
             let row_bytes = texture.width() * texture.format().block_copy_size(None).unwrap();
@@ -109,8 +118,9 @@ fn run(
             let to = wgpu::TexelCopyBufferInfo { buffer: &staging, layout };
             encoder.copy_texture_to_buffer(texture.as_image_copy(), to, texture.size());
             gpu.queue.submit([encoder.finish()]);
-            let padded = block_on(gpu.read(&staging, size as usize / 4)).unwrap();
-            padded.chunks_exact(stride as usize / 4).flat_map(|row| &row[..row_bytes as usize / 4]).copied().collect()
+            let padded: Vec<T> = block_on(gpu.read(&staging, size as usize / size_of::<T>())).unwrap();
+            let (row, stride) = (row_bytes as usize / size_of::<T>(), stride as usize / size_of::<T>());
+            padded.chunks_exact(stride).flat_map(|padded| &padded[..row]).copied().collect()
         }
     }
 }
@@ -181,9 +191,9 @@ fn check_kernels(
     let (d, ffn, vocab, head_dim) = (config.d_model, config.ffn_dim, config.vocab_size, config.head_dim());
     let capacity = count + 3;
     let folder = random_folder(config, seed + 1);
-    let checkpoint = block_on(Checkpoint::open(&folder, config)).unwrap();
-    let reference = block_on(Reference::load(config, &checkpoint, capacity, kv, &mut |_| {})).unwrap();
-    let weights = block_on(Weights::load(gpu, config, &checkpoint, &mut |_| {})).unwrap();
+    let tensors = block_on(Origin::Folder(&folder).open(config)).unwrap();
+    let reference = block_on(Reference::load(config, &tensors, capacity, kv, &mut |_| {})).unwrap();
+    let weights = block_on(Weights::load(gpu, config, &tensors, &mut |_| {})).unwrap();
     let (layer, cpu) = (&weights.layers[0], &reference.layers[0]);
     let shapes = Shapes::new(config, capacity, kv);
     let mut step = block_on(Step::new(gpu, shapes.clone(), &mut |_| ())).unwrap();
@@ -360,16 +370,56 @@ fn unpack(raw: &[f32], kv: Kv) -> Vec<f32> {
     }
 }
 
+/// Every tensor of `random`, written to a file.
+fn random_file(config: &Config, random: &Random) -> MemoryFolder {
+    let shapes = tensor_shapes(config);
+    let bytes = shapes.iter().map(|(name, shape)| {
+        let rows = if shape.len() == 2 { shape[0] } else { 1 };
+        random.rows(name, 0..rows).unwrap().iter().flat_map(|value| value.to_le_bytes()).collect()
+    });
+    let bytes: Vec<Vec<u8>> = bytes.collect();
+    let views = shapes.into_iter().zip(&bytes);
+    let views = views.map(|((name, shape), bytes)| (name, TensorView::new(Dtype::F32, shape, bytes).unwrap()));
+    MemoryFolder::default().with("model.safetensors", safetensors::serialize(views, None).unwrap())
+}
+
+/// What the kernel makes against the same function here, uploaded; the last block of a matrix is not full.
+#[test]
+fn kernel_random_makes_the_weights_that_would_be_uploaded() {
+    let config = config(2, 40, 5, 72, 1031);
+    let random = Random::new(&config, 7);
+    let folder = random_file(&config, &random);
+    let uploaded = block_on(Origin::Folder(&folder).open(&config)).unwrap();
+    let made = Tensors::Random(random);
+    for arrays in [Arrays::Buffers, Arrays::Textures, Arrays::StorageTextures] {
+        for (slices, max_binding_bytes) in [(1, None), (3, Some(32 << 10))] {
+            let tuning = Some(Tuning { arrays, ..Tuning::SOFTWARE });
+            let gpu = block_on(Gpu::open(&GpuOptions { tuning, max_binding_bytes, ..GpuOptions::default() })).unwrap();
+            let weights = |tensors| block_on(Weights::load(&gpu, &config, tensors, &mut |_| {})).unwrap();
+            let (made, uploaded) = (weights(&made), weights(&uploaded));
+            assert_eq!(made.embedding.slices.len(), slices);
+            let words = |weights: &Weights| {
+                let layers = weights.layers.iter().flat_map(|layer| [&layer.qkv, &layer.out, &layer.fc1, &layer.fc2]);
+                let matrices = layers.map(|linear| &linear.matrix).chain([&weights.embedding]);
+                let slices = matrices.flat_map(|matrix| &matrix.slices);
+                slices.map(|slice| read(&gpu, (&slice.weights).into())).collect::<Vec<Vec<u32>>>()
+            };
+            let (made, uploaded) = (words(&made), words(&uploaded));
+            assert!(made == uploaded && made.iter().flatten().any(|&word| word != 0), "{arrays:?}, {slices} slices");
+        }
+    }
+}
+
 /// 6B's width, one layer of it and the full head: the widest matrices and the only model whose head must be split
 /// on an adapter with 128 MiB bindings.
 #[test]
 fn one_layer_at_the_shapes_of_6b() {
     let config = config(1, 4096, 32, 16384, 50518);
     let folder = random_folder(&config, 5);
-    let checkpoint = block_on(Checkpoint::open(&folder, &config)).unwrap();
-    let mut reference = block_on(Reference::load(&config, &checkpoint, 4, Kv::F32, &mut |_| {})).unwrap();
+    let tensors = block_on(Origin::Folder(&folder).open(&config)).unwrap();
+    let mut reference = block_on(Reference::load(&config, &tensors, 4, Kv::F32, &mut |_| {})).unwrap();
     let gpu = block_on(Gpu::open(&GpuOptions { max_binding_bytes: Some(128 << 20), ..Default::default() })).unwrap();
-    let mut plan = block_on(super::Plan::load(&gpu, &config, &folder, 4, &F32, &mut |_| {})).unwrap();
+    let mut plan = block_on(super::Plan::load(&gpu, &config, Origin::Folder(&folder), 4, &F32, &mut |_| {})).unwrap();
     let columns: Vec<Column> = [2, 50517, 17].into_iter().enumerate().map(|(i, id)| Column::context(id, i)).collect();
     let got = block_on(plan.forward(&columns[..2], 1)).unwrap();
     assert_close(&got[0], &reference.forward(&columns[..2], 1)[0], "6B layer, two tokens");
@@ -382,7 +432,9 @@ fn an_adapter_too_small_is_refused_with_numbers() {
     let config = config(1, 512, 8, 2048, 512);
     let folder = random_folder(&config, 5);
     let gpu = block_on(Gpu::open(&GpuOptions { max_binding_bytes: Some(100_000), ..Default::default() })).unwrap();
-    let error = block_on(super::Plan::load(&gpu, &config, &folder, 16, &F16, &mut |_| {})).unwrap_err().to_string();
+    let error = block_on(super::Plan::load(&gpu, &config, Origin::Folder(&folder), 16, &F16, &mut |_| {}))
+        .unwrap_err()
+        .to_string();
     assert_eq!(
         error,
         "layers.0.fc2.weight (one block of 64 rows, a binding, bytes) needs 262144, this adapter allows 100000"
@@ -394,7 +446,7 @@ fn a_lost_device_is_an_error_and_stays_one() {
     let config = config(1, 64, 4, 256, 512);
     let folder = random_folder(&config, 5);
     let gpu = block_on(Gpu::open(&GpuOptions::default())).unwrap();
-    let mut plan = block_on(super::Plan::load(&gpu, &config, &folder, 16, &F16, &mut |_| {})).unwrap();
+    let mut plan = block_on(super::Plan::load(&gpu, &config, Origin::Folder(&folder), 16, &F16, &mut |_| {})).unwrap();
     let columns = [Column::context(2, 0)];
     assert!(block_on(plan.forward(&columns, 1)).is_ok());
     gpu.device.destroy();

@@ -1,9 +1,12 @@
-//! Checkpoint tensors → GPU buffers, a few rows at a time.
+//! Tensors → GPU buffers: those of a checkpoint a few rows at a time, random ones where they belong.
 
+use super::random::{Maker, Parts};
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::gpu::{Array, Gpu, SETTLE_BYTES};
+use crate::random::Random;
+use crate::tensors::Tensors;
 use half::f16;
 
 /// Rows of a block of the weight layout: see linear.wgsl.
@@ -96,19 +99,18 @@ pub(crate) struct Weights {
 }
 
 impl Weights {
-    /// Uploads every tensor of `checkpoint`.
+    /// Uploads every one of `tensors`, or makes it there.
     ///
     /// # Errors
     /// [`Error::Limit`] when not even one block of a matrix fits a binding, [`Error::Tensor`] for values that fp16
     /// cannot hold, and what reading the checkpoint reports.
-    pub async fn load(
-        gpu: &Gpu,
-        config: &Config,
-        checkpoint: &Checkpoint,
-        loaded: &mut dyn FnMut(u64),
-    ) -> Result<Self> {
+    pub async fn load(gpu: &Gpu, config: &Config, tensors: &Tensors, loaded: &mut dyn FnMut(u64)) -> Result<Self> {
         let (d, f) = (config.d_model, config.ffn_dim);
-        let mut upload = Uploader { gpu, checkpoint, loaded, halves: Vec::new(), unsettled: 0 };
+        let fill = match tensors {
+            Tensors::Stored(checkpoint) => Fill::Upload(checkpoint),
+            Tensors::Random(random) => Fill::Make(random, Maker::new(gpu).await?),
+        };
+        let mut upload = Uploader { gpu, tensors, fill, loaded, halves: Vec::new(), unsettled: 0 };
         let stride = config.vocab_size.next_multiple_of(BLOCK_ROWS);
         let names = ["embed_tokens.weight".to_owned()];
         let embedding =
@@ -132,15 +134,22 @@ impl Weights {
     }
 }
 
-/// Reads tensors and uploads them, counting what has not left the staging memory yet.
+/// Where matrices come from.
+enum Fill<'a> {
+    Upload(&'a Checkpoint),
+    Make(&'a Random, Maker),
+}
+
+/// Brings tensors to the GPU, counting what it has not been waited for yet.
 struct Uploader<'a> {
     gpu: &'a Gpu,
-    checkpoint: &'a Checkpoint,
+    tensors: &'a Tensors,
+    fill: Fill<'a>,
     /// Told how many parameters were loaded.
     loaded: &'a mut dyn FnMut(u64),
     /// Rows on their way, row-major.
     halves: Vec<f16>,
-    /// Bytes written since the staging memory was last given back.
+    /// Bytes written or made since the GPU was last waited for, and gave its staging memory back.
     unsettled: u64,
 }
 
@@ -179,44 +188,69 @@ impl Uploader<'_> {
     }
 
     async fn slice(&mut self, stack: &Stack<'_>, first_row: usize, rows: usize) -> Result<Slice> {
+        let name = &stack.names[0];
+        let groups = (stack.inputs / GROUP) as u32;
+        let dimensions =
+            Dimensions { groups, rows: rows as u32, first_row: first_row as u32, stride: stack.stride as u32 };
+        let blocks = rows.div_ceil(BLOCK_ROWS);
+        let bytes = (blocks * BLOCK_ROWS * stack.inputs * 2) as u64;
+        let weights = self.gpu.words(name, bytes)?;
+        let slice = Slice { weights, dimensions: self.gpu.uniform(name, &dimensions)?, blocks: blocks as u32 };
+        match &self.fill {
+            &Fill::Upload(checkpoint) => self.upload(checkpoint, stack, first_row, rows, &slice.weights).await?,
+            Fill::Make(random, maker) => {
+                let parts = stack.names.iter().map(|name| random.part(name));
+                maker.make(self.gpu, &slice, groups, &Parts::new(parts, stack.rows_each))?;
+                self.sent(bytes).await?;
+            }
+        }
+        Ok(slice)
+    }
+
+    /// Reads `rows` rows of the stack from `first_row` on, and writes them to `weights`.
+    async fn upload(
+        &mut self,
+        checkpoint: &Checkpoint,
+        stack: &Stack<'_>,
+        first_row: usize,
+        rows: usize,
+        weights: &Array,
+    ) -> Result<()> {
         let blocks = rows.div_ceil(BLOCK_ROWS);
         let block_bytes = BLOCK_ROWS * stack.inputs * 2;
-        let name = &stack.names[0];
-        let weights = self.gpu.words(name, (blocks * block_bytes) as u64)?;
         // Whole rows of a texture are written at once.
         let step = lcm(block_bytes, self.gpu.words_row_bytes() as usize) / block_bytes;
         let blocks_at_once = (CHUNK_BYTES / block_bytes).max(1).next_multiple_of(step);
         for block in (0..blocks).step_by(blocks_at_once) {
             let start = block * BLOCK_ROWS;
             let end = ((block + blocks_at_once) * BLOCK_ROWS).min(rows);
-            self.read(stack, first_row + start, end - start).await?;
+            self.read(checkpoint, stack, first_row + start, end - start).await?;
             let bytes = ((end - start).div_ceil(BLOCK_ROWS) * block_bytes) as u64;
             let at = (block * block_bytes) as u64;
-            self.gpu.write_words(&weights, at, bytes, |put| pack(&self.halves, stack.inputs, put))?;
-            self.unsettled += bytes;
-            if self.unsettled >= SETTLE_BYTES {
-                self.gpu.settle().await?;
-                self.unsettled = 0;
-            }
+            self.gpu.write_words(weights, at, bytes, |put| pack(&self.halves, stack.inputs, put))?;
+            self.sent(bytes).await?;
         }
-        let dimensions = Dimensions {
-            groups: (stack.inputs / GROUP) as u32,
-            rows: rows as u32,
-            first_row: first_row as u32,
-            stride: stack.stride as u32,
-        };
-        Ok(Slice { weights, dimensions: self.gpu.uniform(name, &dimensions)?, blocks: blocks as u32 })
+        Ok(())
+    }
+
+    async fn sent(&mut self, bytes: u64) -> Result<()> {
+        self.unsettled += bytes;
+        if self.unsettled >= SETTLE_BYTES {
+            self.gpu.settle().await?;
+            self.unsettled = 0;
+        }
+        Ok(())
     }
 
     /// Reads `rows` rows of the stack from `first` on.
-    async fn read(&mut self, stack: &Stack<'_>, first: usize, rows: usize) -> Result<()> {
+    async fn read(&mut self, checkpoint: &Checkpoint, stack: &Stack<'_>, first: usize, rows: usize) -> Result<()> {
         self.halves.resize(rows * stack.inputs, f16::ZERO);
         let mut row = first;
         while row < first + rows {
             let (part, start) = (row / stack.rows_each, row % stack.rows_each);
             let end = stack.rows_each.min(start + first + rows - row);
             let to = (row - first) * stack.inputs..(row - first + end - start) * stack.inputs;
-            self.checkpoint.read_halves(&stack.names[part], start..end, &mut self.halves[to]).await?;
+            checkpoint.read_halves(&stack.names[part], start..end, &mut self.halves[to]).await?;
             row += end - start;
         }
         Ok(())
@@ -226,7 +260,7 @@ impl Uploader<'_> {
     async fn vector(&mut self, names: &[String]) -> Result<wgpu::Buffer> {
         let mut values = Vec::new();
         for name in names {
-            values.extend(self.checkpoint.rows(name, 0..1).await?);
+            values.extend(self.tensors.rows(name, 0..1).await?);
         }
         (self.loaded)(values.len() as u64);
         self.gpu.upload(&names[0], &values)

@@ -4,10 +4,10 @@ use super::job::Bench;
 use super::profile::Profile;
 use super::work::Work;
 use super::{Measurement, Setting};
+use crate::Global;
 use crate::cli::{self, Shape};
+use crate::engine::{self, Origin};
 use crate::failure::Result;
-use crate::random_model::RandomModel;
-use crate::{Global, engine};
 use incoder::{Cancel, Device, LoadOptions, Session};
 
 /// Tokens of context: the kernels of attention are timed after [`DEPTH`] others.
@@ -22,13 +22,15 @@ const TOLERANCE: f64 = 1e-3;
 
 /// Loads one layer of `shape` on the GPU, and holds its logits against the CPU reference's.
 pub fn open(args: &cli::Bench, shape: Shape, cancel: &Cancel, global: &Global) -> Result<(Setting, Bench)> {
-    let folder = RandomModel::one_layer(shape);
+    let mut config = shape.config()?;
+    config.num_layers = 1;
+    let origin = Origin::Random(&config);
     let device = super::choose(args, false, global)?;
     let options = LoadOptions { context: Some(CONTEXT), kv: args.kv.into(), warm_up: false };
     let name = format!("one layer of {}, random weights", shape.name());
-    let (mut setting, mut session) = super::load(args, name, &folder, &device, &options, global)?;
+    let (mut setting, mut session) = super::load(args, name, origin, &device, &options, global)?;
     let small = LoadOptions { context: Some(CHECKED), ..options };
-    let mut reference = engine::load(&folder, &Device::Cpu, &small, global)?;
+    let mut reference = engine::load(origin, &Device::Cpu, &small, global)?;
     let error = largest_error(&mut session, &mut reference, cancel)?;
     if error > TOLERANCE {
         let told = format!("{}: logits differ from the reference's by {error:.1e} of the largest", setting.model);

@@ -3,18 +3,19 @@
 mod job;
 mod kernels;
 mod profile;
+mod shape;
 mod table;
 mod work;
 
 use super::devices::size;
+use crate::engine::{self, Origin};
 use crate::failure::{Failure, Result};
 use crate::hub::Needs;
-use crate::random_model::RandomModel;
 use crate::terminal::{Interrupt, Output, Steps, note};
-use crate::{Global, cli, engine, model_folder, report};
+use crate::{Global, cli, model_folder, report};
 use clap::ValueEnum as _;
 use incoder::gpu::{AdapterSpeed, ReadRate};
-use incoder::{Cancel, Device, Folder, LoadOptions, MemoryLimits, MemoryPlan, Session};
+use incoder::{Cancel, Device, LoadOptions, MemoryLimits, MemoryPlan, Session};
 use job::{Bench, Job};
 use profile::Profile;
 use serde::Serialize;
@@ -201,19 +202,17 @@ fn jobs(args: &cli::Bench) -> Result<Vec<Box<dyn Measurement>>> {
 
 /// Opens the device, measures what it can do while its memory is free, and loads the model.
 fn open(args: &cli::Bench, cancel: &Cancel, global: &Global) -> Result<(Setting, Bench)> {
-    let folder: Box<dyn Folder> = match args.shape {
-        Some(shape) => Box::new(RandomModel::new(shape)),
-        None => model_folder::open(args.model.name.as_deref(), Needs::Everything, global)?,
-    };
-    let model = match (args.shape, &args.model.name) {
-        (Some(shape), _) => format!("{}, random weights", shape.name()),
-        (_, Some(name)) => name.to_string_lossy().into_owned(),
-        _ => "the demo model".to_owned(),
-    };
-    let is_demo = args.shape.is_none() && args.model.name.is_none();
-    let device = choose(args, is_demo, global)?;
     let options = LoadOptions { context: args.ctx_size, kv: args.kv.into(), warm_up: false };
-    let (setting, session) = load(args, model, folder.as_ref(), &device, &options, global)?;
+    let (setting, session) = if let Some(shape) = args.shape {
+        let (model, config) = (format!("{}, random weights", shape.name()), shape.config()?);
+        load(args, model, Origin::Random(&config), &choose(args, false, global)?, &options, global)?
+    } else {
+        let folder = model_folder::open(args.model.name.as_deref(), Needs::Everything, global)?;
+        let name = args.model.name.as_ref().map(|name| name.to_string_lossy().into_owned());
+        let device = choose(args, name.is_none(), global)?;
+        let model = name.unwrap_or_else(|| "the demo model".to_owned());
+        load(args, model, Origin::Folder(folder.as_ref()), &device, &options, global)?
+    };
     let config = session.config().clone();
     let work = Work::new(&config, setting.weight_bytes, options.kv);
     Ok((setting, Bench::new(session, work, cancel)?))
@@ -231,7 +230,7 @@ fn choose(args: &cli::Bench, is_demo: bool, global: &Global) -> Result<Device> {
 fn load(
     args: &cli::Bench,
     model: String,
-    folder: &dyn Folder,
+    origin: Origin<'_>,
     device: &Device,
     options: &LoadOptions,
     global: &Global,
@@ -246,7 +245,7 @@ fn load(
         }
         Device::Cpu => (On::cpu(), MemoryLimits::default(), None),
     };
-    let session = engine::load(folder, device, options, global)?;
+    let session = engine::load(origin, device, options, global)?;
     let config = session.config();
     let plan = MemoryPlan::new(config, session.capacity(), options.kv, &limits);
     let setting = Setting {

@@ -20,7 +20,7 @@ type Adapter = Extract<Probe, { ok: true }>;
 /** What is said of each model, and what stands in the results. */
 const MODELS: Record<Name, { title: string; about: string }> = {
   small: { title: 'small, random weights', about: 'Random weights, 29.4 million of them: a quick look at any GPU.' },
-  '1B': { title: '1B, random weights', about: 'Random weights in the shape of InCoder-1B: 2.6 GB of them, made here.' },
+  '1B': { title: '1B, random weights', about: 'Random weights in the shape of InCoder-1B: 2.6 GB of them, made on the GPU.' },
   demo: { title: 'demo', about: 'The demo model, which this page brings along.' },
 };
 
@@ -122,7 +122,7 @@ async function measure(found: Adapter, name: Name, asked: Settings, withLimit: b
       steps.draw(copied);
     },
   };
-  const source = name === 'demo' ? { baseUrl: DEMO_URL } : { files: randomModel(SHAPES[name]) };
+  const source = name === 'demo' ? { baseUrl: DEMO_URL } : { files: randomModel(SHAPES[name]), randomWeights: true };
   const engine = await InCoder.load(name === 'demo' ? 'demo' : 'random', { ...options, ...source });
   try {
     steps.end();

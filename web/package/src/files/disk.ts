@@ -2,13 +2,20 @@
 
 import { InCoderError } from '../errors.js';
 import { parseJson } from './http.js';
-import { chooseFiles } from './listing.js';
+import { chooseFiles, withoutWeights } from './listing.js';
 import { checkRange, type ModelFolder } from './model.js';
 
-/** The files needed among those picked; rejects with NOT_FOUND or BAD_CHECKPOINT. */
-export async function diskFolder(id: string, picked: Iterable<File>, signal: AbortSignal, cancel: () => void): Promise<ModelFolder> {
+/** The files needed among those picked, without weights where they are random; rejects with NOT_FOUND or BAD_CHECKPOINT. */
+export async function diskFolder(
+  id: string,
+  picked: Iterable<File>,
+  randomWeights: boolean,
+  signal: AbortSignal,
+  cancel: () => void,
+): Promise<ModelFolder> {
   const byName = byBaseName(picked);
-  const files = await chooseFiles<{ name: string; file: File }>({
+  const choose = randomWeights ? withoutWeights : chooseFiles;
+  const files = await choose<{ name: string; file: File }>({
     async find(name) {
       const file = byName.get(name);
       return file ? { name, file } : null;

@@ -33,7 +33,7 @@ export async function openFolder(model: string, options: FolderOptions): Promise
 
 async function open(model: string, options: FolderOptions, stop: AbortController): Promise<ModelFolder> {
   const cancel = () => stop.abort(new DOMException('the load was cancelled', 'AbortError'));
-  if (options.files) return diskFolder(model, options.files, stop.signal, cancel);
+  if (options.files) return diskFolder(model, options.files, options.randomWeights ?? false, stop.signal, cancel);
   const { revision = 'main', baseUrl, endpoint = HUB, token = null, cache = true, retryMs = 500 } = options;
   const source = baseUrl === undefined ? hubSource(model, revision, endpoint) : baseSource(baseUrl);
   const http = new Http(stop.signal, source.hub ? token : null, retryMs);

@@ -31,6 +31,10 @@ export interface Listing<T> {
   json(file: T): Promise<unknown>;
 }
 
+/** config.json and tokenizer.json; rejects with NOT_FOUND. */
+export const withoutWeights = <T>(listing: Listing<T>): Promise<T[]> =>
+  Promise.all([required(listing, 'config.json'), required(listing, 'tokenizer.json')]);
+
 /** config.json, tokenizer.json and the weights: one file or an index and its shards; rejects with NOT_FOUND or BAD_CHECKPOINT. */
 export async function chooseFiles<T>(listing: Listing<T>): Promise<T[]> {
   const asked = [required(listing, 'config.json'), required(listing, 'tokenizer.json'), listing.find('model.safetensors')] as const;

@@ -57,6 +57,8 @@ export interface FolderOptions {
   baseUrl?: string | undefined;
   /** Files from the user's disk, instead of any server. */
   files?: Iterable<File> | undefined;
+  /** The files are those of a model without its weights; false. */
+  randomWeights?: boolean | undefined;
   /** The hub's access token; never sent to `baseUrl`. */
   token?: string | undefined;
   /** Keep what is downloaded; true. */
