@@ -58,6 +58,7 @@ test('the model says what it is', async () => {
     worker: true,
     parameters: 132_864,
     contextLength: 2048,
+    prefillChunk: 32,
     vocabSize: 512,
     layers: 2,
     dModel: 64,
@@ -148,6 +149,12 @@ test('an abort ends a measurement of the GPU at once', async () => {
   });
   assert.equal(name, 'AbortError');
   assert.ok(ms < 1000, `${ms} ms`);
+});
+
+test('random weights are made for files alone', async () => {
+  const { code, message } = await run(() => outcome(InCoder.load('random', { randomWeights: true })));
+  assert.equal(code, 'INVALID_ARGUMENT');
+  assert.match(message, /'files'/);
 });
 
 test('a stream rejects with what went wrong', async () => {

@@ -4,8 +4,8 @@ use crate::failure::thrown;
 use crate::folder::{JsFolder, WebFolder};
 use crate::options::{self, Load, Make};
 use incoder::{
-    Cancel, Config, Device, Error, Event, Folder, Gpu, GpuOptions, LoadOptions, MemoryPlan, Progress, Prompt, Sentinels,
-    Session, Tokenizer, Tuning,
+    Cancel, Config, Device, Error, Event, Folder, Gpu, GpuOptions, LoadOptions, MemoryPlan, Progress, Prompt,
+    Sentinels, Session, Tokenizer, Tuning,
 };
 use js_sys::Function;
 use serde_json::json;
@@ -208,6 +208,7 @@ impl Engine {
         json!({
             "parameters": config.parameters(),
             "contextLength": session.capacity(),
+            "prefillChunk": session.prefill_chunk(),
             "vocabSize": config.vocab_size,
             "layers": config.num_layers,
             "dModel": config.d_model,

@@ -206,6 +206,8 @@ export interface ModelInfo {
   model: string;
   parameters: number;
   contextLength: number;
+  /** Tokens of a prompt that are computed in one step. */
+  prefillChunk: number;
   vocabSize: number;
   layers: number;
   dModel: number;

@@ -185,8 +185,15 @@ impl Job {
     /// The rows of its times; `limit` in GB/s.
     fn figures(self, times: &[Time], work: &Work, limit: Option<f64>) -> Vec<Row> {
         let (first, all) = (Spread::of(times.iter().map(|t| t.first_ms)), Spread::of(times.iter().map(|t| t.ms)));
+        // Where there is no limit there is no GPU, and weights and cache are not those counted here.
+        let reads = |bytes: f64, row: Row| {
+            let gb = limit.map(|_| bytes / 1e6 / row.ms.median);
+            let limit_percent = gb.zip(limit).map(|(gb, limit)| 100.0 * gb / limit);
+            Row { gb_per_second: gb, limit_percent, ..row }
+        };
         match self {
             Self::Prompt { prompt } => {
+                let bytes = work.prefill_bytes(0, prompt);
                 let prefill = Row {
                     gflop_per_second: Some(work.prefill_flop(prompt) / 1e6 / first.median),
                     ..Row::new("prefill", self.to_string(), first).tokens(prompt, prompt)
@@ -197,35 +204,42 @@ impl Job {
                     ttft_ms: Some(all),
                     ..Row::new("first_token", format!("first token after {prompt}"), all)
                 };
-                vec![prefill, token]
+                vec![reads(bytes, prefill), reads(bytes, token)]
             }
             Self::Decode { depth, new } => {
-                // Where there is no limit there is no GPU, and weights and cache are not those counted here.
-                let gb = work.decode_bytes(depth.max(1), new) / 1e6 / all.median;
-                vec![Row {
+                let row = Row {
                     depth_tokens: depth,
                     ms_per_token: Some(all.median / new as f64),
-                    gb_per_second: limit.map(|_| gb),
-                    limit_percent: limit.map(|limit| 100.0 * gb / limit),
                     ..Row::new("decode", self.to_string(), all).tokens(0, new)
-                }]
+                };
+                vec![reads(work.decode_bytes(depth.max(1), new), row)]
             }
             Self::PromptAndDecode { prompt, new } => {
-                vec![Row::new("prefill_decode", self.to_string(), all).tokens(prompt, prompt + new)]
+                let row = Row::new("prefill_decode", self.to_string(), all).tokens(prompt, prompt + new);
+                vec![reads(work.prefill_bytes(0, prompt) + work.decode_bytes(prompt, new), row)]
             }
-            Self::Infill => vec![Row {
-                prompt_tokens: LEFT + RIGHT + SENTINELS,
-                new_tokens: HOLE,
-                ttft_ms: Some(first),
-                ..Row::new("infill", self.to_string(), all)
-            }],
-            Self::InfillTyped => vec![Row {
-                prompt_tokens: 1 + RIGHT + SENTINELS,
-                depth_tokens: LEFT,
-                new_tokens: 1,
-                ttft_ms: Some(all),
-                ..Row::new("infill_typed", self.to_string(), all)
-            }],
+            Self::Infill => {
+                let prompt = LEFT + RIGHT + SENTINELS;
+                let row = Row {
+                    prompt_tokens: prompt,
+                    new_tokens: HOLE,
+                    ttft_ms: Some(first),
+                    ..Row::new("infill", self.to_string(), all)
+                };
+                // The first token comes from the prompt's last step.
+                vec![reads(work.prefill_bytes(0, prompt) + work.decode_bytes(prompt, HOLE - 1), row)]
+            }
+            Self::InfillTyped => {
+                let prompt = 1 + RIGHT + SENTINELS;
+                let row = Row {
+                    prompt_tokens: prompt,
+                    depth_tokens: LEFT,
+                    new_tokens: 1,
+                    ttft_ms: Some(all),
+                    ..Row::new("infill_typed", self.to_string(), all)
+                };
+                vec![reads(work.prefill_bytes(LEFT, prompt), row)]
+            }
         }
     }
 }

@@ -37,7 +37,7 @@ pub fn open(args: &cli::Bench, shape: Shape, cancel: &Cancel, global: &Global) -
         return Err(incoder::Error::Tensor { name: "logits".to_owned(), problem: told }.into());
     }
     setting.reference_error = Some(error);
-    let work = Work::new(session.config(), setting.weight_bytes, options.kv);
+    let work = Work::new(session.config(), setting.weight_bytes, options.kv, session.prefill_chunk());
     Ok((setting, Bench::new(session, work, cancel)?))
 }
 

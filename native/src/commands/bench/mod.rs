@@ -214,7 +214,7 @@ fn open(args: &cli::Bench, cancel: &Cancel, global: &Global) -> Result<(Setting,
         load(args, model, Origin::Folder(folder.as_ref()), &device, &options, global)?
     };
     let config = session.config().clone();
-    let work = Work::new(&config, setting.weight_bytes, options.kv);
+    let work = Work::new(&config, setting.weight_bytes, options.kv, session.prefill_chunk());
     Ok((setting, Bench::new(session, work, cancel)?))
 }
 

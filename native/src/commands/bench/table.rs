@@ -49,7 +49,7 @@ pub struct Row {
     pub tokens_per_second: Option<Spread>,
     /// The median's.
     pub ms_per_token: Option<f64>,
-    /// Weights, keys and values that the new tokens had to read.
+    /// Weights, keys and values that had to be read.
     pub gb_per_second: Option<f64>,
     /// Of the rate at which the GPU reads.
     pub limit_percent: Option<f64>,

@@ -44,8 +44,6 @@ const EMPTY = {
   ttft_ms: null,
   tokens_per_second: null,
   ms_per_token: null,
-  gb_per_second: null,
-  limit_percent: null,
   gflop_per_second: null,
 };
 
@@ -68,18 +66,25 @@ export function jobs(settings: Settings, engine: InCoder, work: Work, limit: num
   const whole = ({ ttftMs, decodeMs }: Timings): number => ttftMs + decodeMs;
   const of = (times: Timings[], value: (timings: Timings) => number): Spread => spread(times.map(value));
 
+  /** How fast `bytes` were read. */
+  const reads = (bytes: number, { median }: Spread): Pick<Row, 'gb_per_second' | 'limit_percent'> => {
+    const gb = bytes / 1e6 / median;
+    return { gb_per_second: gb, limit_percent: limit === null ? null : (100 * gb) / limit };
+  };
+
   const prefill: Job = {
     label: `prefill ${prompt}`,
     need: prompt + 1,
     time: () => make(fresh(prompt), 1),
     rows: (times) => {
       const [ms, ttft] = [of(times, (t) => t.promptMs), of(times, (t) => t.ttftMs)];
+      const bytes = work.prefillBytes(0, prompt);
       const gflop = work.prefillFlop(prompt) / 1e6 / ms.median;
       const tokens = { prompt_tokens: prompt, tokens_per_second: rate(ms, prompt), gflop_per_second: gflop };
       const token = { prompt_tokens: prompt, new_tokens: 1, ttft_ms: ttft };
       return [
-        { ...EMPTY, test: 'prefill', label: `prefill ${prompt}`, ms, ...tokens },
-        { ...EMPTY, test: 'first_token', label: `first token after ${prompt}`, ms: ttft, ...token },
+        { ...EMPTY, test: 'prefill', label: `prefill ${prompt}`, ms, ...tokens, ...reads(bytes, ms) },
+        { ...EMPTY, test: 'first_token', label: `first token after ${prompt}`, ms: ttft, ...token, ...reads(bytes, ttft) },
       ];
     },
   };
@@ -93,14 +98,12 @@ export function jobs(settings: Settings, engine: InCoder, work: Work, limit: num
       time: (repetition) => make(ids(before), 1 + (repetition === 0 ? Math.min(count, WARM_UP_TOKENS) : count), { temperature: 0 }),
       rows: (times) => {
         const ms = of(times, (t) => t.decodeMs);
-        const gb = work.decodeBytes(before, count) / 1e6 / ms.median;
         const figures = {
           depth_tokens: depth,
           new_tokens: count,
           tokens_per_second: rate(ms, count),
           ms_per_token: ms.median / count,
-          gb_per_second: gb,
-          limit_percent: limit === null ? null : (100 * gb) / limit,
+          ...reads(work.decodeBytes(before, count), ms),
         };
         return [{ ...EMPTY, test: 'decode', label: `decode ${count} at ${depth}`, ms, ...figures }];
       },
@@ -111,8 +114,11 @@ export function jobs(settings: Settings, engine: InCoder, work: Work, limit: num
     need: LEFT + RIGHT + SENTINELS + HOLE,
     time: (repetition) => make([...fresh(LEFT), ...ids(RIGHT + SENTINELS)], repetition === 0 ? WARM_UP_TOKENS : HOLE),
     rows: (times) => {
-      const tokens = { prompt_tokens: LEFT + RIGHT + SENTINELS, new_tokens: HOLE, ttft_ms: of(times, (t) => t.ttftMs) };
-      return [{ ...EMPTY, test: 'infill', label: hole.label, ms: of(times, whole), ...tokens }];
+      const [ms, before] = [of(times, whole), LEFT + RIGHT + SENTINELS];
+      const tokens = { prompt_tokens: before, new_tokens: HOLE, ttft_ms: of(times, (t) => t.ttftMs) };
+      // The first token comes from the prompt's last step.
+      const bytes = work.prefillBytes(0, before) + work.decodeBytes(before, HOLE - 1);
+      return [{ ...EMPTY, test: 'infill', label: hole.label, ms, ...tokens, ...reads(bytes, ms) }];
     },
   };
   const typed: Job = {
@@ -123,7 +129,7 @@ export function jobs(settings: Settings, engine: InCoder, work: Work, limit: num
     rows: (times) => {
       const ms = of(times, (t) => t.ttftMs);
       const tokens = { prompt_tokens: 1 + RIGHT + SENTINELS, depth_tokens: LEFT, new_tokens: 1, ttft_ms: ms };
-      return [{ ...EMPTY, test: 'infill_typed', label: typed.label, ms, ...tokens }];
+      return [{ ...EMPTY, test: 'infill_typed', label: typed.label, ms, ...tokens, ...reads(work.prefillBytes(LEFT, 1 + RIGHT + SENTINELS), ms) }];
     },
   };
   return [

@@ -145,7 +145,7 @@ async function measure(found: Adapter, name: Name, asked: Settings, withLimit: b
       fact('Model', `${report.model}; ${(info.parameters / 1e6).toFixed(1)} million parameters, ${bytes(weightBytes)}`),
       fact('Cache', `${info.kv}, ${number(info.contextLength)} tokens`),
     );
-    const work = new Work(SHAPES[name], weightBytes, info.kv === 'f16' ? 2 : 4);
+    const work = new Work(SHAPES[name], weightBytes, info.kv === 'f16' ? 2 : 4, info.prefillChunk);
     for (const job of jobs(asked, engine, work, limit?.read_gb_per_second ?? null, signal)) {
       if (job.need > info.contextLength) {
         report.left_out.push({ row: job.label, need_tokens: job.need, have_tokens: info.contextLength });

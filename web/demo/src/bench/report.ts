@@ -24,7 +24,7 @@ export interface Row {
   ttft_ms: Spread | null;
   tokens_per_second: Spread | null;
   ms_per_token: number | null;
-  gb_per_second: number | null;
+  gb_per_second: number;
   limit_percent: number | null;
   gflop_per_second: number | null;
 }
@@ -91,7 +91,7 @@ const COLUMNS: [string, (row: Row) => string][] = [
   ['min … max', ({ ms }) => `${figure(ms.min)} … ${figure(ms.max)}`],
   ['tokens/s', (row) => optional(row.tokens_per_second?.median)],
   ['TTFT ms', (row) => optional(row.ttft_ms?.median)],
-  ['GB/s', (row) => optional(row.gb_per_second)],
+  ['GB/s', (row) => figure(row.gb_per_second)],
   ['of limit', (row) => optional(row.limit_percent, ' %')],
   ['GFLOP/s', (row) => optional(row.gflop_per_second)],
 ];
