@@ -1,19 +1,22 @@
 //! What an adapter does at best: the rate at which it reads memory, and what asking it for anything costs.
 
 use super::{Gpu, shaders};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use serde::Serialize;
 use web_time::Instant;
 
-/// Bytes read in one sweep: more than caches hold.
-const SWEEP_BYTES: u64 = 256 << 20;
+/// Bytes of a part of what is read: a texture. Shapes of workgroups are tried on one part.
+const PART_BYTES: u64 = 256 << 20;
+/// Parts of a whole sweep: 1 GiB is many times what caches hold. SwiftShader reads no more than that in a second, and a page should not
+/// take gigabytes.
+const PARTS: u32 = if cfg!(target_arch = "wasm32") { 1 } else { 4 };
 /// Smaller buffers than this would measure dispatches.
 const LEAST_BUFFER_BYTES: u64 = 64 << 20;
 /// Bytes that one read gets.
 const READ_BYTES: u64 = 16;
 /// Values that one thread reads.
 const READS: u32 = 64;
-/// Texels in a row of the texture, which has as many rows: every adapter allows that.
+/// Texels in a row of a texture, which has as many rows: every adapter allows that.
 const WIDTH: u32 = 4096;
 /// The entry point of streaming_storage_texture.wgsl.
 const READ_STORAGE_TEXTURE: &str = "read_storage_texture";
@@ -23,8 +26,11 @@ const WORKGROUPS: [u32; 4] = [8, 16, 64, 256];
 const LEAST_SECONDS: f64 = 0.02;
 /// Sweeps of one submit at most, where a clock is so coarse that they seem to take no time.
 const MOST_ROUNDS: u32 = 1 << 10;
-/// Submits of the best kernel: 1 GiB read at least.
-const SUBMITS: u32 = 4;
+/// Submits of a kernel, of which the fastest counts: others may be busy, too. Those that try shapes, then those of the best one.
+const TRIAL_SUBMITS: u32 = 2;
+const SUBMITS: u32 = 8;
+/// No submit is begun after these took so long.
+const MOST_SECONDS: f64 = 0.5;
 /// Dispatches in one pass when the cost of one is measured.
 const DISPATCHES: u32 = 1000;
 /// Round trips of which the median counts.
@@ -57,23 +63,31 @@ pub struct AdapterSpeed {
 }
 
 impl AdapterSpeed {
-    /// Measures. Takes 512 MiB of the GPU's memory meanwhile, a fraction of a second on hardware, and seconds on a
-    /// software adapter.
+    /// Measures: reads 1 GiB, in browsers and where there is no memory for more 256 MiB, of which the fastest of several times
+    /// counts. Takes twice as much of the GPU's memory meanwhile, a fraction of a second on hardware, and seconds on a software
+    /// adapter.
     ///
     /// # Errors
     /// [`crate::Error::OutOfMemory`] when there is no such memory, [`crate::Error::Limit`] when no buffer of a useful
     /// size can be bound, [`crate::Error::Kernel`] when a kernel does not compile, [`crate::Error::DeviceLost`] when the
     /// device is lost.
     pub async fn measure(gpu: &Gpu) -> Result<Self> {
-        gpu.allocating("memory to be read", 2 * SWEEP_BYTES, async || {
-            let streams = Streams::new(gpu).await?;
-            let texels = [Input::Texture(streams.view.clone())];
-            let buffer = streams.read_rate("read_buffer", &streams.buffers).await?;
-            let texture = streams.read_rate("read_texture", &texels).await?;
+        match Self::of_parts(gpu, PARTS).await {
+            Err(Error::OutOfMemory { .. }) if PARTS > 1 => Self::of_parts(gpu, 1).await,
+            measured => measured,
+        }
+    }
+
+    async fn of_parts(gpu: &Gpu, parts: u32) -> Result<Self> {
+        gpu.allocating("memory to be read", 2 * u64::from(parts) * PART_BYTES, async || {
+            let streams = Streams::new(gpu, parts).await?;
+            let (buffers, textures) = (&streams.buffers, &streams.textures);
+            let buffer = streams.read_rate("read_buffer", buffers).await?;
+            let texture = streams.read_rate("read_texture", textures).await?;
             let storage_texture = if cfg!(target_arch = "wasm32") {
                 None
             } else {
-                Some(streams.read_rate(READ_STORAGE_TEXTURE, &texels).await?)
+                Some(streams.read_rate(READ_STORAGE_TEXTURE, textures).await?)
             };
             let (dispatch_us, round_trip_us) = (streams.dispatch_us().await?, streams.round_trip_us().await?);
             streams.free().await?;
@@ -92,21 +106,21 @@ impl AdapterSpeed {
 /// What is read, or filled, by one dispatch.
 enum Input {
     Buffer(wgpu::Buffer),
-    Texture(wgpu::TextureView),
+    Texture(wgpu::Texture, wgpu::TextureView),
 }
 
 impl Input {
-    fn reads(&self) -> u64 {
+    fn bytes(&self) -> u64 {
         match self {
-            Self::Buffer(buffer) => buffer.size() / READ_BYTES,
-            Self::Texture(_) => SWEEP_BYTES / READ_BYTES,
+            Self::Buffer(buffer) => buffer.size(),
+            Self::Texture(..) => PART_BYTES,
         }
     }
 
     fn resource(&self) -> wgpu::BindingResource<'_> {
         match self {
             Self::Buffer(buffer) => buffer.as_entire_binding(),
-            Self::Texture(view) => wgpu::BindingResource::TextureView(view),
+            Self::Texture(_, view) => wgpu::BindingResource::TextureView(view),
         }
     }
 }
@@ -116,42 +130,49 @@ struct Sweep {
     pipeline: wgpu::ComputePipeline,
     /// With the workgroups of each.
     dispatches: Vec<(wgpu::BindGroup, u32)>,
+    /// That these read.
+    bytes: u64,
 }
 
-/// The same bytes in buffers and in a texture.
+/// The same bytes in buffers and in textures.
 struct Streams<'a> {
     gpu: &'a Gpu,
     module: wgpu::ShaderModule,
+    parts: u32,
     buffers: Vec<Input>,
-    texture: wgpu::Texture,
-    view: wgpu::TextureView,
+    /// One for each part.
+    textures: Vec<Input>,
     /// What kernels would write to, if they did.
     written: wgpu::Buffer,
 }
 
 impl<'a> Streams<'a> {
-    async fn new(gpu: &'a Gpu) -> Result<Self> {
+    async fn new(gpu: &'a Gpu, parts: u32) -> Result<Self> {
         let module = gpu.compiling("streaming", || shaders::STREAMING.module(gpu)).await?;
         // A power of two, so that it is a whole number of the largest workgroup's reads and of the texture's rows.
-        let buffer_bytes = 1 << gpu.max_binding_bytes().clamp(LEAST_BUFFER_BYTES, SWEEP_BYTES).ilog2();
+        let buffer_bytes = 1 << gpu.max_binding_bytes().clamp(LEAST_BUFFER_BYTES, PART_BYTES).ilog2();
         let mut buffers = Vec::new();
-        for _ in 0..SWEEP_BYTES / buffer_bytes {
+        for _ in 0..u64::from(parts) * PART_BYTES / buffer_bytes {
             buffers.push(Input::Buffer(gpu.storage("bytes to read", buffer_bytes)?));
         }
-        let texture = gpu.device.create_texture(&wgpu::TextureDescriptor {
-            label: Some("texels to read"),
-            size: wgpu::Extent3d { width: WIDTH, height: WIDTH, depth_or_array_layers: 1 },
-            mip_level_count: 1,
-            sample_count: 1,
-            dimension: wgpu::TextureDimension::D2,
-            format: wgpu::TextureFormat::Rgba32Uint,
-            usage: wgpu::TextureUsages::TEXTURE_BINDING
-                | wgpu::TextureUsages::STORAGE_BINDING
-                | wgpu::TextureUsages::COPY_DST,
-            view_formats: &[],
-        });
-        let view = texture.create_view(&wgpu::TextureViewDescriptor::default());
-        let streams = Self { gpu, module, buffers, texture, view, written: gpu.storage("written", READ_BYTES)? };
+        let texture = |_| {
+            let texture = gpu.device.create_texture(&wgpu::TextureDescriptor {
+                label: Some("texels to read"),
+                size: wgpu::Extent3d { width: WIDTH, height: WIDTH, depth_or_array_layers: 1 },
+                mip_level_count: 1,
+                sample_count: 1,
+                dimension: wgpu::TextureDimension::D2,
+                format: wgpu::TextureFormat::Rgba32Uint,
+                usage: wgpu::TextureUsages::TEXTURE_BINDING
+                    | wgpu::TextureUsages::STORAGE_BINDING
+                    | wgpu::TextureUsages::COPY_DST,
+                view_formats: &[],
+            });
+            let view = texture.create_view(&wgpu::TextureViewDescriptor::default());
+            Input::Texture(texture, view)
+        };
+        let textures = (0..parts).map(texture).collect();
+        let streams = Self { gpu, module, parts, buffers, textures, written: gpu.storage("written", READ_BYTES)? };
         streams.fill().await?;
         Ok(streams)
     }
@@ -161,17 +182,18 @@ impl<'a> Streams<'a> {
         fill.seconds(self.gpu, 1).await?;
         let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         let row_bytes = WIDTH * READ_BYTES as u32;
-        let mut y = 0;
+        let mut row = 0;
         for input in &self.buffers {
             let Input::Buffer(buffer) = input else { continue };
+            let Input::Texture(texture, _) = &self.textures[(row / WIDTH) as usize] else { continue };
             let height = (buffer.size() / u64::from(row_bytes)) as u32;
             let layout =
                 wgpu::TexelCopyBufferLayout { offset: 0, bytes_per_row: Some(row_bytes), rows_per_image: None };
-            let mut to = self.texture.as_image_copy();
-            to.origin.y = y;
+            let mut to = texture.as_image_copy();
+            to.origin.y = row % WIDTH;
             let size = wgpu::Extent3d { width: WIDTH, height, depth_or_array_layers: 1 };
             encoder.copy_buffer_to_texture(wgpu::TexelCopyBufferInfo { buffer, layout }, to, size);
-            y += height;
+            row += height;
         }
         self.gpu.queue.submit([encoder.finish()]);
         self.gpu.finished().await
@@ -208,41 +230,28 @@ impl<'a> Streams<'a> {
                 ("idle", _) => vec![written],
                 ("fill", _) => vec![entry_of(2, input.resource())],
                 (_, Input::Buffer(_)) => vec![entry_of(0, input.resource()), written],
-                (_, Input::Texture(_)) => vec![entry_of(1, input.resource()), written],
+                (_, Input::Texture(..)) => vec![entry_of(1, input.resource()), written],
             };
             let descriptor = wgpu::BindGroupDescriptor { label: Some(entry), layout: &layout, entries: &entries };
-            let groups = (input.reads() / u64::from(threads * READS)) as u32;
+            let groups = (input.bytes() / READ_BYTES / u64::from(threads * READS)) as u32;
             (self.gpu.device.create_bind_group(&descriptor), groups)
         };
         let dispatches = inputs.iter().map(bind).collect();
-        Ok(Sweep { pipeline, dispatches })
+        Ok(Sweep { pipeline, dispatches, bytes: inputs.iter().map(Input::bytes).sum() })
     }
 
-    /// The best rate of `entry` over all of `inputs`.
+    /// The best rate of `entry` over all of `inputs`, with the shape of workgroups that reads the first part of them best.
     async fn read_rate(&self, entry: &'static str, inputs: &[Input]) -> Result<ReadRate> {
-        let (mut best_seconds, mut best) = (f64::INFINITY, None);
+        let part = &inputs[..inputs.len() / self.parts as usize];
+        let (mut best, mut workgroup_threads) = (0.0, WORKGROUPS[0]);
         for threads in WORKGROUPS {
-            let sweep = self.sweep(entry, threads, inputs).await?;
-            sweep.warm_up(self.gpu).await?;
-            let mut rounds = 1;
-            let mut seconds = sweep.seconds(self.gpu, rounds).await?;
-            while seconds < LEAST_SECONDS && rounds < MOST_ROUNDS {
-                rounds *= 2;
-                seconds = sweep.seconds(self.gpu, rounds).await?;
-            }
-            let seconds = seconds / f64::from(rounds);
-            if seconds < best_seconds {
-                (best_seconds, best) = (seconds, Some((threads, sweep, rounds)));
+            let rate = self.sweep(entry, threads, part).await?.rate(self.gpu, TRIAL_SUBMITS).await?;
+            if rate > best {
+                (best, workgroup_threads) = (rate, threads);
             }
         }
-        let mut workgroup_threads = 0;
-        if let Some((threads, sweep, rounds)) = best {
-            workgroup_threads = threads;
-            for _ in 0..SUBMITS {
-                best_seconds = best_seconds.min(sweep.seconds(self.gpu, rounds).await? / f64::from(rounds));
-            }
-        }
-        Ok(ReadRate { gb_per_second: SWEEP_BYTES as f64 / best_seconds / 1e9, workgroup_threads })
+        let gb_per_second = self.sweep(entry, workgroup_threads, inputs).await?.rate(self.gpu, SUBMITS).await? / 1e9;
+        Ok(ReadRate { gb_per_second, workgroup_threads })
     }
 
     async fn dispatch_us(&self) -> Result<f64> {
@@ -274,12 +283,12 @@ impl<'a> Streams<'a> {
 
     /// Gives the memory back now: a model may need it next.
     async fn free(self) -> Result<()> {
-        for input in &self.buffers {
-            if let Input::Buffer(buffer) = input {
-                buffer.destroy();
+        for input in self.buffers.iter().chain(&self.textures) {
+            match input {
+                Input::Buffer(buffer) => buffer.destroy(),
+                Input::Texture(texture, _) => texture.destroy(),
             }
         }
-        self.texture.destroy();
         self.gpu.settle().await
     }
 }
@@ -289,6 +298,23 @@ impl Sweep {
     async fn warm_up(&self, gpu: &Gpu) -> Result<()> {
         let one = self.dispatches.iter().take(1).map(|(bindings, _)| (bindings, 1));
         self.timed(gpu, one).await.map(|_| ())
+    }
+
+    /// Bytes a second in the fastest of some submits.
+    async fn rate(&self, gpu: &Gpu, submits: u32) -> Result<f64> {
+        self.warm_up(gpu).await?;
+        let start = Instant::now();
+        let (mut rounds, mut submit, mut best) = (1, 0, f64::INFINITY);
+        while submit < submits && (submit == 0 || start.elapsed().as_secs_f64() < MOST_SECONDS) {
+            let seconds = self.seconds(gpu, rounds).await?;
+            if seconds < LEAST_SECONDS && rounds < MOST_ROUNDS {
+                rounds *= 2;
+                continue;
+            }
+            best = best.min(seconds / f64::from(rounds));
+            submit += 1;
+        }
+        Ok(self.bytes as f64 / best)
     }
 
     /// Seconds for everything `rounds` times, in one pass and one submit.
