@@ -66,7 +66,8 @@ fn json_has_the_documented_keys() {
         (&got["parameters"], &got["context_tokens"], &got["limit"]),
         (&132_864.into(), &2048.into(), &Value::Null)
     );
-    let names = ["prefill", "first_token", "decode", "decode", "prefill_decode", "infill", "infill_typed"];
+    let names =
+        ["prefill", "first_token", "decode", "decode", "prefill_decode", "infill", "infill_typed", "infill_begun"];
     assert_eq!(tests(&got), names);
     for row in got["rows"].as_array().unwrap() {
         assert_names(row, &ROW_KEYS);
@@ -74,7 +75,9 @@ fn json_has_the_documented_keys() {
         let ms = |name: &str| row["ms"][name].as_f64().unwrap();
         assert!(0.0 < ms("min") && ms("min") <= ms("median") && ms("median") <= ms("max"), "{row}");
     }
-    let [prefill, first, _, deep, both, infill, typed] = &got["rows"].as_array().unwrap()[..] else { panic!("{got}") };
+    let [prefill, first, _, deep, both, infill, typed, begun] = &got["rows"].as_array().unwrap()[..] else {
+        panic!("{got}")
+    };
     let rate = prefill["tokens_per_second"]["median"].as_f64().unwrap();
     assert!((rate * prefill["ms"]["median"].as_f64().unwrap() / 8e3 - 1.0).abs() < 1e-9);
     assert!(prefill["gflop_per_second"].as_f64().unwrap() > 0.0);
@@ -85,6 +88,8 @@ fn json_has_the_documented_keys() {
     assert!(infill["ttft_ms"]["median"].as_f64() < infill["ms"]["median"].as_f64());
     assert_eq!((&typed["depth_tokens"], &typed["prompt_tokens"]), (&256.into(), &132.into()));
     assert!(typed["ms"]["median"].as_f64() < infill["ttft_ms"]["median"].as_f64(), "the cache is of use: {got}");
+    assert_eq!((&begun["depth_tokens"], &begun["prompt_tokens"]), (&395.into(), &1.into()));
+    assert!(begun["ms"]["median"].as_f64() < typed["ms"]["median"].as_f64(), "the cache is of use: {got}");
     // The flag of every other command means the same.
     assert_names(&bench(&model, &["--json", "--no-infill"]).json(), &KEYS);
 }
@@ -118,7 +123,10 @@ fn what_does_not_fit_is_left_out_and_said() {
     let got = ran.json();
     assert_eq!(tests(&got), ["prefill", "first_token", "decode"]);
     let left_out: Vec<&str> = got["left_out"].as_array().unwrap().iter().map(|l| l["row"].as_str().unwrap()).collect();
-    assert_eq!(left_out, ["decode 2 at 39", "infill 256 _ 128, 32 new", "infill, a token typed"]);
+    assert_eq!(
+        left_out,
+        ["decode 2 at 39", "infill 256 _ 128, 32 new", "infill, a token typed", "infill, a token typed in it"]
+    );
     assert_eq!((&got["left_out"][0]["need_tokens"], &got["left_out"][0]["have_tokens"]), (&41.into(), &40.into()));
 
     let line = bench(&model, &["-c", "1"]).refused(USAGE);

@@ -51,7 +51,7 @@ test('the demo model is measured, shown as a table and as JSON', async (t) => {
   const shown = await page.$$eval('#bench-table tbody tr', (lines) => lines.map((line) => [...line.cells].map((cell) => cell.textContent)));
   assert.deepEqual(
     shown.map(([label]) => label),
-    ['prefill 16', 'first token after 16', 'decode 4 at 0', 'decode 4 at 24', 'infill 256 _ 128, 32 new', 'infill, a token typed'],
+    ['prefill 16', 'first token after 16', 'decode 4 at 0', 'decode 4 at 24', 'infill 256 _ 128, 32 new', 'infill, a token typed', 'infill, a token typed in it'],
   );
   assert.deepEqual(rows.map(({ label }) => label), shown.map(([label]) => label));
   assert.deepEqual(left, [{ row: 'decode 4 at 2044', need_tokens: 2049, have_tokens: 2048 }]);
@@ -62,7 +62,7 @@ test('the demo model is measured, shown as a table and as JSON', async (t) => {
     // All of the weights are read for a token, and no faster than memory is.
     assert.ok(row.gb_per_second > 0 && row.limit_percent > 0 && row.limit_percent < 150, JSON.stringify(row));
   }
-  const [prefill, first, decode, , infill, typed] = rows;
+  const [prefill, first, decode, , infill, typed, begun] = rows;
   // A prompt of one step reads the weights once, and 16 rows of keys and values in 4 layers of 192 values, fp16.
   const read = report.weight_bytes + 16 * 2 * 4 * 192 * 2;
   assert.ok(Math.abs((prefill.gb_per_second * 1e6 * prefill.ms.median) / read - 1) < 1e-9);
@@ -71,6 +71,7 @@ test('the demo model is measured, shown as a table and as JSON', async (t) => {
   assert.ok(first.ms.min >= prefill.ms.min);
   // 387 tokens are read for the hole, and 132 of them for one typed.
   assert.ok(typed.ttft_ms.median < infill.ttft_ms.median && infill.ttft_ms.median < infill.ms.median);
+  assert.ok(begun.ttft_ms.median < typed.ttft_ms.median && begun.depth_tokens === 395);
   assert.deepEqual(page.problems, []);
   await shoot(page, 'bench', { fullPage: true, animations: 'disabled' });
 });

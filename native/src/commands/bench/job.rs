@@ -14,6 +14,8 @@ const RIGHT: usize = 128;
 const HOLE: usize = 32;
 /// A sentinel for the hole, one after the right side, and the one that begins the new text.
 const SENTINELS: usize = 3;
+/// Tokens that were typed into the hole before.
+const BEGUN: usize = 8;
 /// New tokens of a warm-up: kernels are compiled by then.
 const WARM_UP_TOKENS: usize = 2;
 
@@ -30,6 +32,8 @@ pub enum Job {
     Infill,
     /// The first token for the same hole, after one more token was typed before it.
     InfillTyped,
+    /// The first token for the same hole, after one more token was typed into it.
+    InfillBegun,
 }
 
 /// A loaded model, and what jobs need beside it.
@@ -118,6 +122,7 @@ impl Measurement for Job {
             Self::PromptAndDecode { prompt, new } => prompt.saturating_add(new),
             Self::Infill => LEFT + RIGHT + SENTINELS + HOLE,
             Self::InfillTyped => LEFT + 1 + RIGHT + SENTINELS,
+            Self::InfillBegun => LEFT + RIGHT + SENTINELS + BEGUN + 1,
         }
     }
 
@@ -170,10 +175,13 @@ impl Job {
                 let first_ms = bench.generate(HOLE.min(most), start).await?;
                 Ok(Time { first_ms, ms: ms_since(start) })
             }
-            Self::InfillTyped => {
+            Self::InfillTyped | Self::InfillBegun => {
                 // Another token each time: what stands before it is in the cache, and nothing behind it is.
-                let typed = (repetition % bench.session.config().vocab_size) as u32;
-                let ids = [bench.ids(LEFT), vec![typed], rest].concat();
+                let typed = vec![(repetition % bench.session.config().vocab_size) as u32];
+                let ids = match self {
+                    Self::InfillTyped => [bench.ids(LEFT), typed, rest].concat(),
+                    _ => [bench.ids(LEFT), rest, bench.ids(BEGUN), typed].concat(),
+                };
                 let start = Instant::now();
                 bench.set_context(&ids).await?;
                 bench.sample(0)?;
@@ -229,16 +237,19 @@ impl Job {
                 // The first token comes from the prompt's last step.
                 vec![reads(work.prefill_bytes(0, prompt) + work.decode_bytes(prompt, HOLE - 1), row)]
             }
-            Self::InfillTyped => {
-                let prompt = 1 + RIGHT + SENTINELS;
+            Self::InfillTyped | Self::InfillBegun => {
+                let (test, depth, prompt) = match self {
+                    Self::InfillTyped => ("infill_typed", LEFT, 1 + RIGHT + SENTINELS),
+                    _ => ("infill_begun", LEFT + RIGHT + SENTINELS + BEGUN, 1),
+                };
                 let row = Row {
                     prompt_tokens: prompt,
-                    depth_tokens: LEFT,
+                    depth_tokens: depth,
                     new_tokens: 1,
                     ttft_ms: Some(all),
-                    ..Row::new("infill_typed", self.to_string(), all)
+                    ..Row::new(test, self.to_string(), all)
                 };
-                vec![reads(work.prefill_bytes(LEFT, prompt), row)]
+                vec![reads(work.prefill_bytes(depth, prompt), row)]
             }
         }
     }
@@ -253,6 +264,7 @@ impl fmt::Display for Job {
             Self::PromptAndDecode { prompt, new } => write!(f, "prefill {prompt}, decode {new}"),
             Self::Infill => write!(f, "infill {LEFT} _ {RIGHT}, {HOLE} new"),
             Self::InfillTyped => write!(f, "infill, a token typed"),
+            Self::InfillBegun => write!(f, "infill, a token typed in it"),
         }
     }
 }

@@ -32,7 +32,7 @@ impl Spread {
 /// One measurement. A figure that makes no sense for it is `None`.
 #[derive(Debug, Clone, Serialize)]
 pub struct Row {
-    /// prefill, first_token, decode, prefill_decode, infill or infill_typed; step, and after it its kernels.
+    /// prefill, first_token, decode, prefill_decode, infill, infill_typed or infill_begun; step, and after it its kernels.
     pub test: &'static str,
     /// What stands in the table for people.
     pub label: String,

@@ -11,6 +11,8 @@ const RIGHT = 128;
 const HOLE = 32;
 /** A sentinel for the hole, one after the right side, and the one that begins the new text. */
 const SENTINELS = 3;
+/** Tokens that were typed into the hole before. */
+const BEGUN = 8;
 /** New tokens of a warm-up: kernels are compiled by then. */
 const WARM_UP_TOKENS = 2;
 
@@ -121,20 +123,24 @@ export function jobs(settings: Settings, engine: InCoder, work: Work, limit: num
       return [{ ...EMPTY, test: 'infill', label: hole.label, ms, ...tokens, ...reads(bytes, ms) }];
     },
   };
-  const typed: Job = {
-    label: 'infill, a token typed',
-    need: LEFT + 1 + RIGHT + SENTINELS + 1,
-    // Another token each time: what stands before it is in the cache, and nothing behind it is.
-    time: (repetition) => make([...ids(LEFT), repetition % vocab, ...ids(RIGHT + SENTINELS)], 1),
+  /** Another token between `before` and `behind` each time: what stands before it is in the cache, and nothing behind it is. */
+  const typing = (test: Row['test'], label: string, before: number[], behind: number[]): Job => ({
+    label,
+    need: before.length + 1 + behind.length + 1,
+    time: (repetition) => make([...before, repetition % vocab, ...behind], 1),
     rows: (times) => {
       const ms = of(times, (t) => t.ttftMs);
-      const tokens = { prompt_tokens: 1 + RIGHT + SENTINELS, depth_tokens: LEFT, new_tokens: 1, ttft_ms: ms };
-      return [{ ...EMPTY, test: 'infill_typed', label: typed.label, ms, ...tokens, ...reads(work.prefillBytes(LEFT, 1 + RIGHT + SENTINELS), ms) }];
+      const [depth, computed] = [before.length, 1 + behind.length];
+      const tokens = { prompt_tokens: computed, depth_tokens: depth, new_tokens: 1, ttft_ms: ms };
+      return [{ ...EMPTY, test, label, ms, ...tokens, ...reads(work.prefillBytes(depth, computed), ms) }];
     },
-  };
+  });
+  const rest = ids(RIGHT + SENTINELS);
+  const typed = typing('infill_typed', 'infill, a token typed', ids(LEFT), rest);
+  const begun = typing('infill_begun', 'infill, a token typed in it', [...ids(LEFT), ...rest, ...ids(BEGUN)], []);
   return [
     ...(prompt > 0 ? [prefill] : []),
     ...(count > 0 ? depths.map(decode) : []),
-    ...(infill ? [hole, typed] : []),
+    ...(infill ? [hole, typed, begun] : []),
   ];
 }

@@ -12,7 +12,7 @@ export interface Spread {
 
 /** One measurement; a figure that makes no sense for it is null. */
 export interface Row {
-  test: 'prefill' | 'first_token' | 'decode' | 'infill' | 'infill_typed';
+  test: 'prefill' | 'first_token' | 'decode' | 'infill' | 'infill_typed' | 'infill_begun';
   label: string;
   /** Tokens prefilled. */
   prompt_tokens: number;
