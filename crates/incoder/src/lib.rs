@@ -62,7 +62,7 @@ pub use heal::Healer;
 pub use infill::{Infill, InfillOptions, Infilling, infill};
 pub use load::{Device, LoadOptions, Progress};
 pub use lookup::Lookup;
-pub use model::{Autotuned, KernelTime, MemoryPlan};
+pub use model::{KernelTime, MemoryPlan, Tuned};
 pub use sample::{Draw, LogProbs, Sampler, Sampling};
 pub use score::{RankBy, RankOptions, Ranked, Score, rerank, score, score_streaming};
 pub use session::{Cancel, Prefill, Session};

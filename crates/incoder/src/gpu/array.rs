@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 const LIST_WIDTH: u32 = 1024;
 
 /// Where the large arrays lie: weights, activations and the KV cache.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Arrays {
     /// In storage buffers: what hardware reads best.
     Buffers,
@@ -57,6 +57,14 @@ impl Array {
         match self {
             Self::Buffer(buffer) => buffer.as_entire_binding(),
             Self::Texture(_, view) => wgpu::BindingResource::TextureView(view),
+        }
+    }
+
+    /// Gives the memory back: in a browser the last handle does not.
+    pub fn destroy(&self) {
+        match self {
+            Self::Buffer(buffer) => buffer.destroy(),
+            Self::Texture(texture, _) => texture.destroy(),
         }
     }
 }

@@ -37,7 +37,7 @@ pub struct GpuOptions {
 }
 
 /// How much parallelism the kernels use inside a workgroup. The results are the same within rounding.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Tuning {
     /// Where weights, activations and the KV cache lie.
     pub arrays: Arrays,
@@ -48,8 +48,12 @@ pub struct Tuning {
     pub linear_columns: u32,
     /// Threads that share eight rows of a matrix, for steps of one token: a power of two.
     pub linear_slices: u32,
-    /// Blocks of 64 rows that a workgroup computes.
+    /// Blocks of 64 rows that a workgroup computes, for steps of one token.
     pub linear_blocks: u32,
+    /// Threads that share eight rows of a matrix, for `linear_columns` tokens at once: a power of two. Fewer take more.
+    pub tile_slices: u32,
+    /// Blocks of 64 rows that a workgroup computes, for several tokens at once.
+    pub tile_blocks: u32,
     /// Threads of a layer norm.
     pub norm_threads: u32,
     /// Threads of a workgroup that computes attention scores.
@@ -71,6 +75,8 @@ impl Tuning {
         linear_columns: 4,
         linear_slices: 1,
         linear_blocks: 1,
+        tile_slices: 1,
+        tile_blocks: 1,
         norm_threads: 8,
         score_threads: 16,
         value_slices: 1,
@@ -86,6 +92,8 @@ impl Tuning {
         linear_columns: 8,
         linear_slices: 32,
         linear_blocks: 1,
+        tile_slices: 8,
+        tile_blocks: 1,
         norm_threads: 128,
         score_threads: 64,
         value_slices: 16,

@@ -9,10 +9,11 @@ mod random;
 mod step;
 #[cfg(test)]
 mod tests;
+mod tuned;
 mod weights;
 
-pub use autotune::Autotuned;
 pub(crate) use choose::{Choosing, Told};
 pub use memory::MemoryPlan;
 pub(crate) use plan::Plan;
 pub use profile::KernelTime;
+pub use tuned::Tuned;

@@ -22,10 +22,10 @@ enum Grid {
     Columns(u32),
     /// One workgroup for each column whose logits are read.
     Logits,
-    /// x workgroups for each tile of columns.
-    Tiles(u32),
-    /// x workgroups for each tile of columns whose logits are read.
-    LogitTiles(u32),
+    /// x workgroups for each tile of columns: of one, or of several.
+    Tiles([u32; 2]),
+    /// The same for each tile of columns whose logits are read.
+    LogitTiles([u32; 2]),
     /// Workgroups for all attended rows, for each head and column.
     Scores { heads: u32, threads: u32 },
 }
@@ -129,17 +129,26 @@ fn tiles(gpu: &Gpu) -> &'static [u32] {
     &TILES[..count.max(1)]
 }
 
+/// Threads that share eight rows, and blocks a workgroup, for a tile of columns.
+pub(super) fn linear_shape(tuning: &Tuning, tile: u32) -> [u32; 2] {
+    if tile == 1 {
+        return [tuning.linear_slices, tuning.linear_blocks];
+    }
+    // A wide tile has enough work in a thread already; more slices only cost workgroup memory.
+    let slices = tuning.tile_slices * tuning.linear_columns / tile;
+    [slices.min(tuning.tile_slices.max(tuning.linear_slices)), tuning.tile_blocks]
+}
+
 /// The constants of linear.wgsl for a tile of columns and matrices with so many `inputs`.
 pub(super) fn linear_constants(tuning: &Tuning, tile: u32, inputs: &[usize]) -> Vec<(&'static str, f64)> {
-    // A wide tile has enough work in a thread already; more slices only cost workgroup memory.
-    let slices = (2 * tuning.linear_slices / tile).clamp(1, tuning.linear_slices);
+    let [slices, blocks] = linear_shape(tuning, tile);
     // What a subgroup of eight threads reads together is 32 inputs.
     let groups = if tuning.together { 4 } else { 1 };
     let rest = !inputs.iter().all(|inputs| inputs.is_multiple_of(groups * GROUP));
     vec![
         ("COLUMNS", f64::from(tile)),
         ("SLICES", f64::from(slices)),
-        ("BLOCKS", f64::from(tuning.linear_blocks)),
+        ("BLOCKS", f64::from(blocks)),
         ("GROUPS", groups as f64),
         ("REST", f64::from(u8::from(rest))),
     ]
@@ -299,18 +308,19 @@ impl Step {
         self.ops.push(op);
     }
 
-    /// The dispatch of `entry` for every slice of `matrix`; `grid` takes workgroups for all blocks of one.
+    /// The dispatch of `entry` for every slice of `matrix`; `grid` takes workgroups for all its blocks.
     fn add_matrix(
         &mut self,
         entry: fn(&Self) -> &Entry,
-        grid: fn(u32) -> Grid,
+        grid: fn([u32; 2]) -> Grid,
         matrix: &Matrix,
         resources: &[(u32, Resource<'_>)],
     ) {
+        let Tuning { linear_blocks, tile_blocks, .. } = self.gpu.tuning();
         for slice in &matrix.slices {
             let mut all = vec![(at::WEIGHTS, (&slice.weights).into()), (at::MATRIX, (&slice.dimensions).into())];
             all.extend_from_slice(resources);
-            let grid = grid(slice.blocks.div_ceil(self.gpu.tuning().linear_blocks));
+            let grid = grid([linear_blocks, tile_blocks].map(|blocks| slice.blocks.div_ceil(blocks)));
             let (rows, inputs) = (u64::from(slice.blocks) * BLOCK_ROWS as u64, u64::from(matrix.groups) * GROUP as u64);
             self.add(entry, grid, Reads::Weights { rows, inputs }, &all);
         }
@@ -468,9 +478,10 @@ impl Op {
     /// The kernel for this step and its workgroups; y is 0 when there is nothing to do.
     fn sized(&self, columns: &[Column], logits: u32) -> (&Kernel, [u32; 3]) {
         let count = columns.len() as u32;
-        let tiled = |blocks: u32, count: u32| {
+        let tiled = |[one, several]: [u32; 2], count: u32| {
             let most = self.kernels.len() - 1;
             let variant = TILES[..most].iter().position(|&tile| tile >= count).unwrap_or(most);
+            let blocks = if variant == 0 { one } else { several };
             (&self.kernels[variant], [count.div_ceil(TILES[variant]), blocks, 1])
         };
         let single = |grid| (&self.kernels[0], grid);

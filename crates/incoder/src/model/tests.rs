@@ -1,5 +1,6 @@
 //! Every kernel against the plain CPU reference, over odd shapes, in every variant.
 
+use super::autotune::{of_one, of_tiles};
 use super::choose::{Chooser, Choosing, RECORD_BYTES, Told};
 use super::step::{MOST_COLUMNS, Shapes, Step};
 use super::weights::{BLOCK_ROWS, Weights};
@@ -174,6 +175,22 @@ fn every_kernel_matches_the_reference() {
                 let what = |kernel: &str| format!("{kernel} on {name}, case {case}, {kv:?}");
                 check_kernels(&gpu, &config(1, d, heads, ffn, vocab), count, logits, kv, case as u32, &what);
             }
+        }
+    }
+}
+
+/// Shapes for one column and for tiles in turn; two, three and nine columns take every tile.
+#[test]
+fn every_shape_that_autotune_tries_matches_the_reference() {
+    let gpu = block_on(Gpu::open(&GpuOptions { tuning: Some(Tuning::HARDWARE), ..Default::default() })).unwrap();
+    let of_one = of_one(Tuning::HARDWARE).map(|tuning| (tuning, &[(1, 1)][..]));
+    let of_tiles = of_tiles(Tuning::HARDWARE).map(|tuning| (tuning, &[(2, 2), (9, 3)][..]));
+    for (tuning, columns) in of_one.chain(of_tiles) {
+        for &(count, logits) in columns {
+            let what = |kernel: &str| format!("{kernel} of {count} columns, {tuning:?}");
+            // Five blocks of the inner matrix and three of the head: no number of blocks a workgroup divides them.
+            let config = config(1, 64, 4, 264, 137);
+            check_kernels(&gpu.with_tuning(tuning), &config, count, logits, Kv::F16, 3, &what);
         }
     }
 }
