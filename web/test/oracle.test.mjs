@@ -43,7 +43,9 @@ const CONSTANTS = {
   layer_norm: combinations({ THREADS: [128], WIDTH: [512], LAST: [0, 1] }),
   project: combinations({ COLUMNS: [1, 2, 4, 8], D_MODEL: [2048], HEAD_DIM: [64], CAPACITY: [2048], HEAD_WORDS: [8], KV_F16: [1] })
     // Wide tiles have fewer slices.
-    .map((one) => ({ ...one, SLICES: Math.min(32, 64 / one.COLUMNS) })),
+    .map((one) => ({ ...one, SLICES: Math.min(32, 64 / one.COLUMNS) }))
+    // Of the shapes that measuring may choose, the one with most threads and most workgroup memory.
+    .concat({ COLUMNS: 2, SLICES: 4, BLOCKS: 8, D_MODEL: 2048, HEAD_DIM: 64, CAPACITY: 2048, HEAD_WORDS: 8, KV_F16: 1 }),
   attention_scores: combinations({ THREADS: [64], HEADS: [32], HEAD_DIM: [64], CAPACITY: [2048], HEAD_WORDS: [8], KV_F16: [0, 1] }),
   attention_values: combinations({ OCTETS: [8], SLICES: [16], HEADS: [32], CAPACITY: [2048], HEAD_WORDS: [8], KV_F16: [0, 1] }),
   choose: [{ VOCAB: 50518, THREADS: 64 }],

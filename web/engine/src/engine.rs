@@ -12,9 +12,10 @@ use serde_json::json;
 use std::cell::RefCell;
 use wasm_bindgen::prelude::*;
 
+/// config.json has twenty lines.
+const MAX_CONFIG_BYTES: u64 = 1 << 20;
 /// The published tokenizer.json has 2 MB.
 const MAX_TOKENIZER_BYTES: u64 = 64 << 20;
-const MAX_CONFIG_BYTES: u64 = 1 << 20;
 /// Random weights are the same every time.
 const SEED: u32 = 1;
 
@@ -63,16 +64,22 @@ fn tell(callback: &Function, event: &serde_json::Value) {
 #[wasm_bindgen]
 impl Engine {
     /// Opens the GPU and loads the model of `folder`; `on_progress` is called with
-    /// `{"phase": "compile" | "upload" | "warmup", "done", "total"}`.
+    /// `{"phase": "compile" | "upload" | "warmup", "done", "total"}`, `keep_tuning` with the text for later loads'
+    /// `tuning` when workgroup shapes were measured.
     ///
     /// # Errors
     /// What [`Session::load`], [`Session::load_random`] and [`Tokenizer::from_json`] refuse, or what the folder threw.
-    pub async fn load(folder: JsFolder, load: String, on_progress: Function) -> Result<Engine, JsValue> {
+    pub async fn load(
+        folder: JsFolder,
+        load: String,
+        on_progress: Function,
+        keep_tuning: Function,
+    ) -> Result<Engine, JsValue> {
         let load: Load = options(&load)?;
         let folder = WebFolder::new(folder);
         let tuning = if load.software { Tuning::SOFTWARE } else { Tuning::HARDWARE };
         let wanted = GpuOptions { tuning: Some(tuning), assume_subgroups: load.subgroups, ..Default::default() };
-        let gpu = Gpu::open(&wanted).await.map_err(thrown)?;
+        let mut gpu = Gpu::open(&wanted).await.map_err(thrown)?;
         let kv = load.kv.into();
         let loading = LoadOptions { context: load.context_length, kv, warm_up: true };
         let mut progress = |progress| {
@@ -83,23 +90,30 @@ impl Engine {
             };
             tell(&on_progress, &json!({ "phase": phase, "done": done, "total": total }));
         };
-        let device = Device::Gpu(gpu.clone());
         let loaded = async {
-            let folder: &dyn Folder = &folder;
-            let json = folder.text("tokenizer.json", MAX_TOKENIZER_BYTES).await?;
+            let files: &dyn Folder = &folder;
+            let config = Config::from_json(&files.text("config.json", MAX_CONFIG_BYTES).await?)?;
+            if !load.software {
+                // In front of the weights, most of which are yet to be downloaded.
+                let tuned = gpu.tuned(&config, &load.adapter, &load.tuning).await?;
+                gpu = tuned.gpu;
+                if let Some(text) = tuned.keep {
+                    let _ = keep_tuning.call1(&JsValue::NULL, &JsValue::from(text));
+                }
+            }
+            let json = files.text("tokenizer.json", MAX_TOKENIZER_BYTES).await?;
             let tokenizer = Tokenizer::from_json(&json)?;
             drop(json);
+            let device = Device::Gpu(gpu.clone());
             let session = if load.random_weights {
-                let config = Config::from_json(&folder.text("config.json", MAX_CONFIG_BYTES).await?)?;
                 Session::load_random(&config, SEED, &device, &loading, &mut progress).await?
             } else {
-                Session::load(folder, &device, &loading, &mut progress).await?
+                Session::load(files, &device, &loading, &mut progress).await?
             };
-            Ok((tokenizer, session))
+            let facts = Self::facts(&session, &gpu, kv);
+            Ok(Self { session: RefCell::new(Some(session)), tokenizer, facts })
         };
-        let (tokenizer, session) = loaded.await.map_err(|error| folder.cause(error))?;
-        let facts = Self::facts(&session, &gpu, kv);
-        Ok(Self { session: RefCell::new(Some(session)), tokenizer, facts })
+        loaded.await.map_err(|error| folder.cause(error))
     }
 
     /// What is loaded, as the package's `ModelInfo` (without what the package knows itself).

@@ -12,11 +12,15 @@ pub(crate) struct Load {
     pub kv: Cache,
     /// The page added `subgroups` to the device request.
     pub subgroups: bool,
-    /// The adapter computes on the CPU, which wgpu cannot tell in a browser.
+    /// The adapter computes on the CPU, which wgpu cannot tell in a browser: nothing is measured on it.
     pub software: bool,
     /// The GPU makes the weights; the folder has the rest.
     #[serde(default)]
     pub random_weights: bool,
+    /// Names the GPU and the browser, for what is measured on them.
+    pub adapter: String,
+    /// What was to be kept of an earlier load's measurements; empty when nothing was.
+    pub tuning: String,
 }
 
 #[derive(Debug, Default, Clone, Copy, Deserialize)]

@@ -2,6 +2,7 @@
 
 import { InCoderError } from './errors.js';
 import { openFolder } from './files/folder.js';
+import { keepTuning, keptTuning } from './files/tuning.js';
 import { describe, openingDevice, requireAdapter } from './gpu.js';
 import type { Calls, Failure, Infill, LoadRequest, Loaded, Method, ToClient, ToHost } from './protocol.js';
 import { trimParts } from './trim.js';
@@ -232,11 +233,20 @@ async function load(
   });
   try {
     emit({ phase: 'plan', done: 1, total: 1 });
-    const { software } = adapter;
-    const options = JSON.stringify({ contextLength, kv, subgroups: subgroups && adapter.subgroups, software, randomWeights });
+    const options = JSON.stringify({
+      contextLength,
+      kv,
+      subgroups: subgroups && adapter.subgroups,
+      software: adapter.software,
+      randomWeights,
+      adapter: [adapter.vendor, adapter.architecture, adapter.description, navigator.userAgent].join(', '),
+      tuning: source.cache === false ? '' : await keptTuning(),
+    });
     const report = (json: string) => emit(JSON.parse(json) as LoadProgress);
     const { opened: engine, device } = await openingDevice(subgroups && adapter.subgroups, async () => {
-      const loaded = await Engine.load(folder, options, report);
+      let keeping: Promise<void> | undefined;
+      const keep = (tuning: string) => void (keeping = source.cache === false ? undefined : keepTuning(tuning));
+      const loaded = await Engine.load(folder, options, report, keep).finally(() => keeping);
       try {
         await folder.finished();
         signal.throwIfAborted();

@@ -44,7 +44,7 @@ export interface LoadOptions {
   randomWeights?: boolean;
   /** The hub's access token. */
   token?: string;
-  /** Keep what is downloaded in this browser; true. */
+  /** Keep what is downloaded, and what was measured of the GPU, in this browser; true. */
   cache?: boolean;
   /** Run in a dedicated worker; true. */
   worker?: boolean;
