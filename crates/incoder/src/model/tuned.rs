@@ -26,10 +26,10 @@ impl Gpu {
     /// `kept` is the [`Tuned::keep`] of an earlier call: what it has for `adapter`, which names the GPU and what its
     /// speed depends on (its driver, or the browser), is not measured again. A text that is empty, damaged or says what
     /// would not be chosen is as none. Software adapters keep the shapes they have: theirs were measured, and measuring
-    /// would take them seconds. So do those that have no memory to measure in.
+    /// would take them seconds. So do those that have no memory to measure in, or refuse a kernel.
     ///
     /// # Errors
-    /// [`Error::Kernel`] when a kernel does not compile, [`Error::DeviceLost`] when the device is lost.
+    /// [`Error::DeviceLost`] when the device is lost.
     pub async fn tuned(&self, config: &Config, adapter: &str, kept: &str) -> Result<Tuned> {
         if self.memory_limits().software {
             return Ok(Tuned { gpu: self.clone(), keep: None });
@@ -46,8 +46,11 @@ async fn recalled(gpu: &Gpu, config: &Config, adapter: &str, kept: &str) -> Resu
         return Ok(Tuned { gpu: gpu.with_tuning(tuning), keep: None });
     }
     let Autotuned { tuning, tried } = match measure(gpu, config).await {
-        // The model may yet fit: it needs other memory.
-        Err(Error::OutOfMemory { .. } | Error::Limit { .. }) => return Ok(Tuned { gpu: gpu.clone(), keep: None }),
+        // The model may yet fit, as it needs other memory, and its own shapes compile.
+        Err(error @ (Error::OutOfMemory { .. } | Error::Limit { .. } | Error::Kernel { .. })) => {
+            tracing::info!("no workgroup shapes were measured: {error}");
+            return Ok(Tuned { gpu: gpu.clone(), keep: None });
+        }
         measured => measured?,
     };
     tracing::info!("measured workgroup shapes (columns, [slices, blocks], GFLOP/s): {tried:?}");
