@@ -164,27 +164,30 @@ test('a stream rejects with what went wrong', async () => {
 
 // Options
 
-test('three candidates: sampled ones differ, a seed repeats them, greedy ones are equal', async () => {
-  const { sampled, again, one, greedy, events } = await run(async () => {
-    const options = { candidates: 3, maxTokens: 10, temperature: 1, topK: 0, topP: 1, seed: 5 };
-    const events = [];
-    return {
-      sampled: await model.generate('x = ', { ...options, onToken: (event) => events.push(event) }),
-      again: await model.generate('x = ', options),
-      one: await model.generate('x = ', { ...options, candidates: 1 }),
-      greedy: await model.generate('x = ', { ...options, temperature: 0 }),
-      events,
-    };
+// Without a limit on the tokens drawn from the CPU chooses, with one the GPU does.
+for (const topK of [0, 50]) {
+  test(`three candidates, topK ${topK}: sampled ones differ, a seed repeats them, greedy ones are equal`, async () => {
+    const { sampled, again, one, greedy, events } = await run(async (topK) => {
+      const options = { candidates: 3, maxTokens: 10, temperature: 1, topK, topP: 1, seed: 5 };
+      const events = [];
+      return {
+        sampled: await model.generate('x = ', { ...options, onToken: (event) => events.push(event) }),
+        again: await model.generate('x = ', options),
+        one: await model.generate('x = ', { ...options, candidates: 1 }),
+        greedy: await model.generate('x = ', { ...options, temperature: 0 }),
+        events,
+      };
+    }, topK);
+    assert.equal(sampled.candidates.length, 3);
+    assert.equal(new Set(sampled.candidates.map(({ text }) => text)).size, 3);
+    const { text, ids, finishReason } = sampled;
+    assert.deepEqual({ text, ids, finishReason }, sampled.candidates[0]);
+    assert.deepEqual(again.candidates, sampled.candidates);
+    assert.deepEqual(one.candidates, sampled.candidates.slice(0, 1));
+    assert.equal(new Set(greedy.candidates.map(({ text }) => text)).size, 1);
+    sampled.candidates.forEach((candidate, i) => assert.deepEqual([textOf(events, i), idsOf(events, i)], [candidate.text, candidate.ids]));
   });
-  assert.equal(sampled.candidates.length, 3);
-  assert.equal(new Set(sampled.candidates.map(({ text }) => text)).size, 3);
-  const { text, ids, finishReason } = sampled;
-  assert.deepEqual({ text, ids, finishReason }, sampled.candidates[0]);
-  assert.deepEqual(again.candidates, sampled.candidates);
-  assert.deepEqual(one.candidates, sampled.candidates.slice(0, 1));
-  assert.equal(new Set(greedy.candidates.map(({ text }) => text)).size, 1);
-  sampled.candidates.forEach((candidate, i) => assert.deepEqual([textOf(events, i), idsOf(events, i)], [candidate.text, candidate.ids]));
-});
+}
 
 test('three infillings: the others are alternatives, drawn with the next seeds', async () => {
   const { three, next } = await run(async () => {

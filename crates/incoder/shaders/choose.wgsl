@@ -1,14 +1,15 @@
-// The next token, chosen as sample.rs chooses it, and the state of the step that computes what follows it: the GPU goes on while the
-// CPU reads what it may choose from. Two dispatches: the best of every 64 logits, and then, in one workgroup, the most probable
-// tokens one by one, and the draw among them.
+// The next token of each column, chosen as sample.rs chooses it, and the state of the step that computes what follows them: the GPU
+// goes on while the CPU reads what it may choose from. Two dispatches: the best of every 64 logits, and then, in one workgroup for
+// each column, the most probable tokens one by one, and the draw among them.
 
 // Ids of the vocabulary.
 override VOCAB: u32 = 1u;
 // Threads that share the blocks' best.
 override THREADS: u32 = 8u;
 
-// Logits of a block.
+// Logits of a block: the last one of a column is padded.
 const BLOCK = 64u;
+// Blocks of a column; those of the next one follow.
 override BLOCKS: u32 = (VOCAB + BLOCK - 1u) / BLOCK;
 // Candidates at most, as in choose.rs.
 const MOST = 65u;
@@ -25,7 +26,7 @@ struct Choice {
     top_k: u32,
     // Candidates that are told: one more shows what equals the last.
     told: u32,
-    stream: u32,
+    spare: u32,
     seed: vec2<u32>,
     // Tokens after which nothing follows, or NONE.
     stops: array<vec4<u32>, 2>,
@@ -46,14 +47,21 @@ struct Record {
     candidate: array<Entry, MOST>,
 }
 
+// The state of the next step, as step.wgsl has it.
+struct Next {
+    columns: atomic<u32>,
+    logits: atomic<u32>,
+    spare: vec2<u32>,
+    column: array<Column>,
+}
+
 @group(0) @binding(9) var<uniform> choice: Choice;
 @group(0) @binding(10) var<storage, read> logits: array<vec4<f32>>;
 // For each block: which ids are banned (x, y) and which are in the context (z, w), a bit each.
 @group(0) @binding(11) var<storage, read_write> marks: array<vec4<u32>>;
 @group(0) @binding(12) var<storage, read_write> best: array<Entry>;
-@group(0) @binding(13) var<storage, read_write> record: Record;
-// The state of the next step: what step.wgsl calls columns, logits and draw, then its column.
-@group(0) @binding(14) var<storage, read_write> next: array<vec4<u32>, 3>;
+@group(0) @binding(13) var<storage, read_write> record: array<Record>;
+@group(0) @binding(14) var<storage, read_write> next: Next;
 
 var<workgroup> offered: array<Entry, THREADS>;
 var<workgroup> weights: array<f32, MOST>;
@@ -94,8 +102,8 @@ fn best_of(block: u32, last: Entry) -> Entry {
     let mark = marks[block];
     var found = Entry(-LARGEST, NONE);
     for (var i = 0u; i < BLOCK / 4u; i++) {
-        let id = block * BLOCK + i * 4u;
-        let four = logits[id / 4u];
+        let id = block % BLOCKS * BLOCK + i * 4u;
+        let four = logits[block * (BLOCK / 4u) + i];
         found = better(found, last, four.x, id, mark);
         found = better(found, last, four.y, id + 1u, mark);
         found = better(found, last, four.z, id + 2u, mark);
@@ -109,16 +117,20 @@ fn best_of(block: u32, last: Entry) -> Entry {
 
 @compute @workgroup_size(16)
 fn choose_best(@builtin(global_invocation_id) thread: vec3<u32>) {
-    if (thread.x < BLOCKS && state.logits > 0u) {
+    if (thread.x == 0u) {
+        atomicStore(&next.columns, state.columns);
+        atomicStore(&next.logits, state.logits);
+    }
+    if (thread.x < BLOCKS * state.logits) {
         best[thread.x] = best_of(thread.x, Entry(LARGEST, 0u));
     }
 }
 
-// The best of the blocks of one thread.
-fn best_offer(thread: u32) -> Entry {
+// The best of the blocks of one thread, those of its column from `first` on.
+fn best_offer(first: u32, thread: u32) -> Entry {
     var found = Entry(-LARGEST, NONE);
     for (var block = thread; block < BLOCKS; block += THREADS) {
-        let entry = best[block];
+        let entry = best[first + block];
         if (entry.id != NONE && (found.id == NONE || before(entry, found))) {
             found = entry;
         }
@@ -134,8 +146,8 @@ fn mix(v: vec4<u32>) -> vec4<u32> {
 }
 
 // The random number of a draw in [0, 1): uniform() of sample.rs.
-fn uniform_at(draw: u32) -> f32 {
-    let mixed = mix(vec4(choice.seed, choice.stream, draw) * 1664525u + 1013904223u);
+fn uniform_at(draw: vec2<u32>) -> f32 {
+    let mixed = mix(vec4(choice.seed, draw) * 1664525u + 1013904223u);
     return f32(mix(mixed ^ (mixed >> vec4(16u))).w >> 8u) / 16777216.0;
 }
 
@@ -143,8 +155,8 @@ fn stops(id: u32) -> bool {
     return any(choice.stops[0] == vec4(id)) || any(choice.stops[1] == vec4(id));
 }
 
-// One of the first `count` candidates, whose scores are in `weights`.
-fn draw(count: u32) -> u32 {
+// One of the first `count` candidates, whose scores are in `weights`, at a `random` number in [0, 1).
+fn draw(count: u32, random: f32) -> u32 {
     let highest = weights[0];
     var total = 0.0;
     for (var i = 0u; i < count; i++) {
@@ -157,7 +169,7 @@ fn draw(count: u32) -> u32 {
         sum += weights[kept];
         kept++;
     }
-    let at = uniform_at(state.draw) * sum;
+    let at = random * sum;
     var reached = 0.0;
     for (var i = 0u; i < kept; i++) {
         reached += weights[i];
@@ -168,16 +180,18 @@ fn draw(count: u32) -> u32 {
     return kept - 1u;
 }
 
-// Nothing follows: the next step does no work.
-fn stop() {
-    next[0] = vec4(0u);
-    next[1] = vec4(0u);
-    next[2] = vec4(0u);
+// Nothing follows in this column: the next step does no work.
+fn stop(column: u32) {
+    atomicStore(&next.columns, 0u);
+    atomicStore(&next.logits, 0u);
+    next.column[column] = Column();
 }
 
 @compute @workgroup_size(THREADS)
-fn choose_token(@builtin(local_invocation_index) thread: u32) {
-    var offer = best_offer(thread);
+fn choose_token(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) workgroup: vec3<u32>) {
+    let column = workgroup.x;
+    let first = column * BLOCKS;
+    var offer = best_offer(first, thread);
     var found = 0u;
     var broken = false;
     for (var i = 0u; i < choice.told; i++) {
@@ -195,11 +209,12 @@ fn choose_token(@builtin(local_invocation_index) thread: u32) {
         if (winner.id < BROKEN) {
             let block = winner.id / BLOCK;
             if (block % THREADS == thread) {
-                best[block] = best_of(block, winner);
-                offer = best_offer(thread);
+                best[first + block] = best_of(first + block, winner);
+                offer = best_offer(first, thread);
             }
             if (thread == 0u) {
-                record.candidate[i] = Entry(logits[winner.id / 4u][winner.id % 4u], winner.id);
+                let logit = logits[first * (BLOCK / 4u) + winner.id / 4u][winner.id % 4u];
+                record[column].candidate[i] = Entry(logit, winner.id);
                 weights[i] = winner.score;
                 found++;
             }
@@ -208,31 +223,32 @@ fn choose_token(@builtin(local_invocation_index) thread: u32) {
     if (thread > 0u) {
         return;
     }
-    record.candidates = found;
-    record.id = NONE;
+    record[column].candidates = found;
+    record[column].id = NONE;
     if (broken || found == 0u || state.logits == 0u) {
-        record.candidates = 0u;
-        stop();
+        record[column].candidates = 0u;
+        stop(column);
         return;
     }
+    let given = state.column[column];
     var chosen = 0u;
     if (choice.top_k > 1u) {
-        chosen = draw(min(found, choice.top_k));
+        chosen = draw(min(found, choice.top_k), uniform_at(given.draw));
     }
-    let id = record.candidate[chosen].id;
-    record.id = id;
+    let id = record[column].candidate[chosen].id;
+    record[column].id = id;
     if (stops(id)) {
-        stop();
+        stop(column);
         return;
     }
     let within = id % BLOCK;
     if (within < 32u) {
-        marks[id / BLOCK].z |= 1u << within;
+        marks[first + id / BLOCK].z |= 1u << within;
     } else {
-        marks[id / BLOCK].w |= 1u << (within - 32u);
+        marks[first + id / BLOCK].w |= 1u << (within - 32u);
     }
-    let column = state.column[0];
-    next[0] = vec4(1u, 1u, state.draw + 1u, 0u);
-    next[1] = vec4(id, column.position + 1u, column.row + 1u, column.prefix);
-    next[2] = vec4(column.tail_start, column.tail_len + 1u, 0u, 0u);
+    // The token after it: `Column::followed_by` of forward.rs.
+    next.column[column] = Column(
+        id, given.position + 1u, given.row + 1u, given.prefix, given.tail_start, given.tail_len + 1u, given.draw + vec2(0u, 1u)
+    );
 }

@@ -233,9 +233,9 @@ fn biased(thread: vec3<u32>, column: u32, row: u32) -> Octet {
     return Octet(sum.low + bias[row / 4u], sum.high + bias[row / 4u + 1u]);
 }
 
-// Columns of this tile that exist.
+// Columns of this tile that exist: none after the end of a text.
 fn present(first: u32, count: u32) -> u32 {
-    return min(COLUMNS, count - first);
+    return min(COLUMNS, max(count, first) - first);
 }
 
 // logits = W x

@@ -9,8 +9,8 @@ struct Column {
     prefix: u32,
     tail_start: u32,
     tail_len: u32,
-    // Uniform arrays have a stride of 16 bytes.
-    spare: vec2<u32>,
+    // The stream and the step of the draw after it, where the GPU chooses (choose.wgsl).
+    draw: vec2<u32>,
 }
 
 struct State {
@@ -18,9 +18,7 @@ struct State {
     columns: u32,
     // The last columns whose logits are read.
     logits: u32,
-    // The number of the draw that follows, where the GPU chooses (choose.wgsl).
-    draw: u32,
-    spare: u32,
+    spare: vec2<u32>,
     column: array<Column, 128>,
 }
 

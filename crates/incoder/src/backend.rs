@@ -53,19 +53,24 @@ impl Backend {
         }
     }
 
-    /// One step of one token, and what may follow it, chosen where it was computed; `None` where that cannot be.
-    pub async fn next(&mut self, column: Column, left: usize, choosing: &Choosing<'_>) -> Option<Result<Told>> {
+    /// One step, and what may follow each column, chosen where it was computed; `None` where that cannot be.
+    pub async fn next(
+        &mut self,
+        columns: &[Column],
+        left: usize,
+        choosing: &Choosing<'_>,
+    ) -> Option<Result<Vec<Told>>> {
         match self {
             Self::Cpu(_) => None,
-            Self::Gpu(plan) => Some(plan.next(column, left, choosing).await),
+            Self::Gpu(plan) => Some(plan.next(columns, left, choosing).await),
         }
     }
 
-    /// Whether the step after `token` was begun before it was asked for.
-    pub fn is_ahead(&self, token: u32) -> bool {
+    /// Whether the step of these columns was begun before it was asked for.
+    pub fn is_ahead(&self, columns: &[Column]) -> bool {
         match self {
             Self::Cpu(_) => false,
-            Self::Gpu(plan) => plan.is_ahead(token),
+            Self::Gpu(plan) => plan.is_ahead(columns),
         }
     }
 

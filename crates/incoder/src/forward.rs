@@ -1,5 +1,6 @@
 //! What one forward step is asked to compute, the same for every backend.
 
+use crate::sample::Draw;
 use bytemuck::{Pod, Zeroable};
 use std::ops::Range;
 
@@ -23,8 +24,8 @@ pub(crate) struct Column {
     pub tail_start: u32,
     /// Rows of its tail.
     pub tail_len: u32,
-    /// Uniform arrays have a stride of 16 bytes.
-    pub spare: [u32; 2],
+    /// The draw of the token after it, where the GPU chooses.
+    pub draw: Draw,
 }
 
 impl Column {
@@ -32,6 +33,13 @@ impl Column {
     pub fn context(token: u32, position: usize) -> Self {
         let position = position as u32;
         Self { token, position, row: position, prefix: position + 1, ..Self::default() }
+    }
+
+    /// What `token` is to a branch after this one.
+    pub fn followed_by(&self, token: u32) -> Self {
+        let draw = Draw { step: self.draw.step + 1, ..self.draw };
+        let (position, row, tail_len) = (self.position + 1, self.row + 1, self.tail_len + 1);
+        Self { token, position, row, tail_len, draw, ..*self }
     }
 
     /// Cache rows that it attends to.

@@ -4,7 +4,7 @@ use crate::error::Result;
 use crate::heal::Healer;
 use crate::lookup::{DRAFT_TOKENS, Draft, Lookup, draft};
 use crate::sample::{Draw, Sampler, Sampling};
-use crate::session::{Cancel, Prefill, Session};
+use crate::session::{Cancel, Prefill, Push, Session};
 use crate::stop::{Stops, Until};
 use crate::tokenizer::{Sentinels, StreamDecoder, Tokenizer};
 use serde::Serialize;
@@ -454,15 +454,20 @@ impl Request<'_> {
             }
             live.retain(|&i| branches[i].finish_reason.is_none());
             let Some(&first) = live.first() else { break };
-            let branch = &branches[first];
-            let (id, drafted) = (pushes[0].1, pushes.len() > 1);
-            // One branch whose tokens are free: the GPU chooses them. A draft waits until it has no step begun.
-            if self.candidates == 1 && branch.remaining.is_empty() && (!drafted || session.is_ahead(id)) {
+            let drafted = pushes.len() > live.len();
+            let push = |&(i, id): &(usize, u32)| {
+                let branch: &Branch<'_> = &branches[i];
+                Push { branch: i, id, context: [self.prompt, &branch.ids], draw: self.draw(branch, i) }
+            };
+            let own: Vec<Push<'_>> = pushes[..live.len()].iter().map(push).collect();
+            let free = live.iter().all(|&i| branches[i].remaining.is_empty());
+            // Where tokens are free the GPU chooses them. A draft waits until it has no step begun.
+            if free && (!drafted || session.is_ahead(&own)) {
                 drafts.postpone();
-                let left = if drafted { 0 } else { room - branch.ids.len() - 1 };
-                let context = [self.prompt, &branch.ids];
-                rows =
-                    vec![Row::Chosen(session.decode(id, left, sampler, context, &stops, self.draw(branch, 0)).await?)];
+                // All that are left are as long as the first.
+                let left = if drafted { 0 } else { room - branches[first].ids.len() - 1 };
+                let ids = session.decode(&own, left, sampler, &stops).await?;
+                rows = ids.into_iter().map(Row::Chosen).collect();
             } else {
                 rows = session.step(&pushes).await?.into_iter().map(Row::Logits).collect();
             }

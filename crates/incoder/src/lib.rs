@@ -65,5 +65,5 @@ pub use lookup::Lookup;
 pub use model::{KernelTime, MemoryPlan, Tuned};
 pub use sample::{Draw, LogProbs, Sampler, Sampling};
 pub use score::{RankBy, RankOptions, Ranked, Score, rerank, score, score_streaming};
-pub use session::{Cancel, Prefill, Session};
+pub use session::{Cancel, Prefill, Push, Session};
 pub use tokenizer::{FoundSentinel, Sentinels, StreamDecoder, Tokenizer};

@@ -1,6 +1,7 @@
 //! Logits → the next token: greedy, temperature, top-k, top-p, repetition penalty, with draws anyone can repeat.
 
 use crate::error::{Error, Result};
+use bytemuck::{Pod, Zeroable};
 use std::cmp::Ordering;
 
 /// How the next token is chosen. The defaults are the published `infill()`'s.
@@ -60,7 +61,8 @@ impl Sampling {
 pub(crate) const MOST_TOLD: usize = 65;
 
 /// Which random number a draw takes: equal draws are equal numbers, whatever was drawn before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Pod, Zeroable)]
 pub struct Draw {
     /// The candidate, or the attempt at a region.
     pub stream: u32,

@@ -44,6 +44,19 @@ pub struct Prefill {
     pub computed: usize,
 }
 
+/// A token that a branch gets, and how the one after it is chosen.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Push<'a> {
+    /// The branch.
+    pub branch: usize,
+    /// The token.
+    pub id: u32,
+    /// What the repetition penalty looks at, in two parts.
+    pub context: [&'a [u32]; 2],
+    /// The draw of the token after it.
+    pub draw: Draw,
+}
+
 /// Branches that continue from one context.
 #[derive(Debug)]
 struct Fork {
@@ -185,76 +198,75 @@ impl Session {
     /// [`Error::Argument`] for an unknown branch, a bad id, or more tokens than one step can hold, [`Error::Context`] when a
     /// branch is full.
     pub async fn step(&mut self, pushes: &[(usize, u32)]) -> Result<Vec<Vec<f32>>> {
-        let Some(mut fork) = self.fork.take() else {
-            return Err(no_fork());
-        };
-        let columns = self.columns(&mut fork, pushes);
-        let (shared, first) = (fork.shared, fork.lengths[0]);
-        self.fork = Some(fork);
-        let columns = columns?;
-        // Branch 0 lies where the context goes on; a failed step must leave no claim on its rows.
-        let of_context = || pushes.iter().filter(|push| push.0 == 0);
-        self.tokens.truncate(shared + first - of_context().count());
+        let pushes: Vec<Push<'_>> = pushes.iter().map(|&(branch, id)| Push { branch, id, ..Push::default() }).collect();
+        self.forward(&pushes).await
+    }
+
+    async fn forward(&mut self, pushes: &[Push<'_>]) -> Result<Vec<Vec<f32>>> {
+        let columns = self.columns(self.open()?, pushes)?;
         self.logits.clear();
         let start = Instant::now();
         let logits = self.backend.forward(&columns, columns.len()).await?;
-        self.experience.costs.add(columns.len(), start.elapsed().as_secs_f64() * 1e3);
-        self.tokens.extend(of_context().map(|push| push.1));
-        if let Some(i) = pushes.iter().rposition(|push| push.0 == 0) {
+        self.appended(pushes, start);
+        if let Some(i) = pushes.iter().rposition(|push| push.branch == 0) {
             self.logits.clone_from(&logits[i]);
         }
         Ok(logits)
     }
 
-    /// Appends `id` to branch 0, the only one, and chooses the token after it, as [`Sampler::sample`] would from the logits.
+    /// Appends a token to each of the named branches, all in one step, and chooses the one after each, as [`Sampler::sample`] would
+    /// from the logits.
     ///
     /// A GPU chooses, too, and begins with up to `left` tokens more before it is asked for them: calls with the same arguments
-    /// one after the other, each with the token that the last one gave, wait less. `stops` are tokens after which none
-    /// is asked for, `context` what the repetition penalty looks at, in two parts.
+    /// one after the other, each with the tokens that the last one gave and the draws that follow, wait less. `stops` are tokens
+    /// after which none is asked for.
     ///
     /// # Errors
-    /// As [`Session::step`] and [`Sampler::sample`].
+    /// As [`Session::step`] and [`Sampler::sample`]; [`Error::Argument`] unless branches are named in ascending order, each once.
     pub async fn decode(
         &mut self,
-        id: u32,
+        pushes: &[Push<'_>],
         left: usize,
         sampler: &mut Sampler,
-        context: [&[u32]; 2],
         stops: &[u32],
-        draw: Draw,
-    ) -> Result<u32> {
-        if let Some(told) = sampler.told() {
-            let Some(mut fork) = self.fork.take() else { return Err(no_fork()) };
-            let columns = self.columns(&mut fork, &[(0, id)]);
-            let left = left.min(fork.room - fork.lengths[0]);
-            self.fork = Some(fork);
-            let column = columns?[0];
-            let start = if self.backend.is_ahead(id) { self.decoded } else { None }.unwrap_or_else(Instant::now);
-            let banned = sampler.banned();
-            let choosing = Choosing { sampling: sampler.sampling(), told, banned, context, stops, draw };
-            self.logits.clear();
-            // A failed step must leave no claim on its row.
-            let told = self.backend.next(column, left, &choosing).await.transpose()?;
-            self.tokens.push(id);
-            let done = Instant::now();
-            self.decoded = Some(done);
-            if let Some(told) = told {
-                self.experience.costs.add(1, done.duration_since(start).as_secs_f64() * 1e3);
-                if let Some(id) = sampler.sample_told(&told.candidates, context, draw)? {
-                    return Ok(id);
-                }
-            }
-            // Not to be told from the best tokens alone: once more, with all of them.
-            self.retract(0, 1, &[]);
+    ) -> Result<Vec<u32>> {
+        if pushes.is_empty() || pushes.windows(2).any(|two| two[0].branch >= two[1].branch) {
+            return Err(Error::argument("the branches to decode are not named in ascending order, each once"));
         }
-        let logits = self.step(&[(0, id)]).await?;
-        let context = context.into_iter().flatten().copied();
-        sampler.sample(&logits[0], None, context, draw)
+        if let Some(told) = sampler.told() {
+            let fork = self.open()?;
+            let columns = self.columns(fork, pushes)?;
+            let left = columns.iter().fold(left, |left, column| left.min(fork.room - column.tail_len as usize));
+            let start = if self.backend.is_ahead(&columns) { self.decoded } else { None }.unwrap_or_else(Instant::now);
+            let contexts: Vec<_> = pushes.iter().map(|push| push.context).collect();
+            let (sampling, banned) = (sampler.sampling(), sampler.banned());
+            let choosing = Choosing { sampling, told, banned, contexts: &contexts, stops };
+            self.logits.clear();
+            if let Some(told) = self.backend.next(&columns, left, &choosing).await.transpose()? {
+                self.appended(pushes, start);
+                self.decoded = Some(Instant::now());
+                let mut ids = Vec::with_capacity(pushes.len());
+                for (push, told) in pushes.iter().zip(&told) {
+                    ids.extend(sampler.sample_told(&told.candidates, push.context, push.draw)?);
+                }
+                if ids.len() == pushes.len() {
+                    return Ok(ids);
+                }
+                // Not to be told from the best tokens alone: once more, with all of them.
+                pushes.iter().for_each(|push| self.retract(push.branch, 1, &[]));
+            }
+        }
+        let logits = self.forward(pushes).await?;
+        let choose = |(push, logits): (&Push<'_>, &Vec<f32>)| {
+            sampler.sample(logits, None, push.context.into_iter().flatten().copied(), push.draw)
+        };
+        pushes.iter().zip(&logits).map(choose).collect()
     }
 
-    /// Whether the GPU has begun to choose what follows `id`.
-    pub(crate) fn is_ahead(&self, id: u32) -> bool {
-        self.backend.is_ahead(id)
+    /// Whether the GPU has begun with the step that `pushes` would take.
+    pub(crate) fn is_ahead(&self, pushes: &[Push<'_>]) -> bool {
+        let columns = self.open().and_then(|fork| self.columns(fork, pushes));
+        columns.is_ok_and(|columns| self.backend.is_ahead(&columns))
     }
 
     /// Takes back the last `count` tokens of a branch, drafts that turned out wrong; `logits` are those after the one before.
@@ -296,15 +308,19 @@ impl Session {
         }
     }
 
-    fn columns(&self, fork: &mut Fork, pushes: &[(usize, u32)]) -> Result<Vec<Column>> {
+    fn open(&self) -> Result<&Fork> {
+        self.fork.as_ref().ok_or_else(|| Error::argument("no branches are open: fork first"))
+    }
+
+    fn columns(&self, fork: &Fork, pushes: &[Push<'_>]) -> Result<Vec<Column>> {
         let most = self.max_step();
         if pushes.len() > most {
             return Err(Error::argument(format!("{} tokens in one step, at most {most} are possible", pushes.len())));
         }
         let mut columns = Vec::with_capacity(pushes.len());
         let mut lengths = fork.lengths.clone();
-        for &(branch, token) in pushes {
-            self.check_id(token)?;
+        for &Push { branch, id, draw, .. } in pushes {
+            self.check_id(id)?;
             let Some(length) = lengths.get_mut(branch) else {
                 return Err(Error::argument(format!("branch {branch} is not one of the {} open", fork.lengths.len())));
             };
@@ -313,18 +329,26 @@ impl Session {
             }
             let tail_start = fork.shared + branch * fork.room;
             columns.push(Column {
-                token,
+                token: id,
                 position: (fork.shared + *length) as u32,
                 row: (tail_start + *length) as u32,
                 prefix: fork.shared as u32,
                 tail_start: tail_start as u32,
                 tail_len: *length as u32 + 1,
-                ..Column::default()
+                draw,
             });
             *length += 1;
         }
-        fork.lengths = lengths;
         Ok(columns)
+    }
+
+    /// The step of `pushes`, which began at `start`, is done: before, there is no claim on its rows.
+    fn appended(&mut self, pushes: &[Push<'_>], start: Instant) {
+        self.experience.costs.add(pushes.len(), start.elapsed().as_secs_f64() * 1e3);
+        let Some(fork) = &mut self.fork else { return };
+        pushes.iter().for_each(|push| fork.lengths[push.branch] += 1);
+        // Branch 0 lies where the context goes on.
+        self.tokens.extend(pushes.iter().filter(|push| push.branch == 0).map(|push| push.id));
     }
 
     /// Appends `tokens` to the context; the logits after the last `logits` of them.
@@ -364,8 +388,4 @@ impl Session {
         }
         Ok(())
     }
-}
-
-fn no_fork() -> Error {
-    Error::argument("no branches are open: fork first")
 }

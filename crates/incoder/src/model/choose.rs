@@ -1,14 +1,17 @@
 //! Choosing on the GPU: steps that follow one another without waiting for the CPU.
 //!
-//! The GPU draws a token as [`crate::sample`] would and starts on the next step with it. What it drew from comes back, and the
-//! CPU draws again from that, in double precision: its word counts, and steps that went on from another token are forgotten.
+//! The GPU draws a token for each column as [`crate::sample`] would and starts on the next step with them. What it drew from comes
+//! back, and the CPU draws again from that, in double precision: its word counts, and steps that went on from other tokens are
+//! forgotten.
 
+use super::weights::BLOCK_ROWS;
 use crate::error::Result;
+use crate::forward::Column;
 use crate::gpu::{self, Binding, Gpu, Kernel, Resource, shaders};
-use crate::sample::{Draw, MOST_TOLD, Sampling};
+use crate::sample::{MOST_TOLD, Sampling};
 
-/// Logits of a block: `BLOCK` of choose.wgsl.
-const BLOCK: usize = 64;
+/// Logits of a block: `BLOCK` of choose.wgsl. Those of a column are padded to whole blocks.
+const BLOCK: usize = BLOCK_ROWS;
 /// Threads of `choose_best`.
 const BEST_THREADS: u32 = 16;
 /// Tokens after which nothing follows, at most; others end a text one step late.
@@ -24,15 +27,13 @@ pub(crate) struct Choosing<'a> {
     pub told: usize,
     /// Ids that are never chosen.
     pub banned: &'a [u32],
-    /// The context, as two parts.
-    pub context: [&'a [u32]; 2],
+    /// The context of each column, as two parts.
+    pub contexts: &'a [[&'a [u32]; 2]],
     /// Tokens after which nothing follows.
     pub stops: &'a [u32],
-    /// The first draw; the later ones count on.
-    pub draw: Draw,
 }
 
-/// What a step may go on with.
+/// What a column may go on with.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Told {
     /// What the GPU drew, and went on with unless the text ends there.
@@ -50,17 +51,23 @@ struct Choice {
     penalty: f32,
     top_k: u32,
     told: u32,
-    stream: u32,
+    spare: u32,
     seed: [u32; 2],
     stops: [u32; MOST_STOPS],
 }
 
 /// Words of `Record` in choose.wgsl.
 const RECORD_WORDS: usize = 4 + 2 * MOST_TOLD;
-/// Bytes of it.
-pub(super) const RECORD_BYTES: u64 = 4 * RECORD_WORDS as u64;
-/// Bytes of the state of a step of one token.
-const NEXT_BYTES: u64 = 48;
+
+/// Bytes of the records of so many columns.
+pub(super) fn record_bytes(columns: usize) -> u64 {
+    (4 * RECORD_WORDS * columns) as u64
+}
+
+/// Bytes of the state of a step of so many columns.
+fn state_bytes(columns: usize) -> u64 {
+    16 + (size_of::<Column>() * columns) as u64
+}
 
 /// The kernels of choose.wgsl and what they work on.
 #[derive(Debug)]
@@ -78,11 +85,18 @@ pub(super) struct Chooser {
 }
 
 impl Chooser {
-    /// Compiles the kernels for `vocab` logits that a step leaves at the start of `logits`, and for its `state`.
+    /// Compiles the kernels for `vocab` logits of each of at most `columns` columns, which a step leaves in `logits`, and for its
+    /// `state`.
     ///
     /// # Errors
     /// [`crate::Error::Kernel`] when the adapter's compiler refuses them.
-    pub async fn new(gpu: &Gpu, vocab: usize, logits: &wgpu::Buffer, state: &wgpu::Buffer) -> Result<Self> {
+    pub async fn new(
+        gpu: &Gpu,
+        vocab: usize,
+        columns: usize,
+        logits: &wgpu::Buffer,
+        state: &wgpu::Buffer,
+    ) -> Result<Self> {
         use Binding::{Read, Uniform, Write};
         let blocks = vocab.div_ceil(BLOCK);
         let bound = [(8, Uniform), (9, Uniform), (10, Read), (11, Write), (12, Write), (13, Write), (14, Write)];
@@ -95,10 +109,10 @@ impl Chooser {
         let best = kernel("choose_best", &constants[..1]).await?;
         let token = kernel("choose_token", &constants[..]).await?;
         let choice = gpu.uniform("choice", &Choice::default())?;
-        let marks = gpu.storage("marks", 16 * blocks as u64)?;
-        let best_of_blocks = gpu.storage("best of blocks", 8 * blocks as u64)?;
-        let record = gpu.storage("record", RECORD_BYTES)?;
-        let next = gpu.storage("next state", NEXT_BYTES)?;
+        let marks = gpu.storage("marks", (16 * blocks * columns) as u64)?;
+        let best_of_blocks = gpu.storage("best of blocks", (8 * blocks * columns) as u64)?;
+        let record = gpu.storage("record", record_bytes(columns))?;
+        let next = gpu.storage("next state", state_bytes(columns))?;
         let resources: [(u32, Resource<'_>); 7] = [
             (8, state.into()),
             (9, (&choice).into()),
@@ -123,52 +137,54 @@ impl Chooser {
             penalty: repetition_penalty as f32,
             top_k: if choosing.sampling.is_greedy() { 1 } else { top_k as u32 },
             told: choosing.told as u32,
-            stream: choosing.draw.stream,
+            spare: 0,
             seed: [seed as u32, (seed >> 32) as u32],
             stops,
         };
         self.gpu.queue.write_buffer(&self.choice, 0, bytemuck::bytes_of(&choice));
-        let mut marks = vec![[0u32; 4]; self.blocks];
-        let mut mark = |id: u32, first: usize| {
-            if let Some(mark) = marks.get_mut(id as usize / BLOCK) {
-                mark[first + id as usize % BLOCK / 32] |= 1 << (id % 32);
+        let mut marks = vec![[0u32; 4]; self.blocks * choosing.contexts.len()];
+        for (marks, context) in marks.chunks_exact_mut(self.blocks).zip(choosing.contexts) {
+            let mut mark = |id: u32, first: usize| {
+                if let Some(mark) = marks.get_mut(id as usize / BLOCK) {
+                    mark[first + id as usize % BLOCK / 32] |= 1 << (id % 32);
+                }
+            };
+            choosing.banned.iter().for_each(|&id| mark(id, 0));
+            if repetition_penalty != 1.0 {
+                context.iter().copied().flatten().for_each(|&id| mark(id, 2));
             }
-        };
-        choosing.banned.iter().for_each(|&id| mark(id, 0));
-        if repetition_penalty != 1.0 {
-            choosing.context.into_iter().flatten().for_each(|&id| mark(id, 2));
         }
         self.gpu.queue.write_buffer(&self.marks, 0, bytemuck::cast_slice(&marks));
     }
 
-    /// The step goes on from what the one before chose.
-    pub fn follow(&self, encoder: &mut wgpu::CommandEncoder) {
-        encoder.copy_buffer_to_buffer(&self.next, 0, &self.state, 0, Some(NEXT_BYTES));
+    /// The step goes on from what the one before chose for its `columns`.
+    pub fn follow(&self, encoder: &mut wgpu::CommandEncoder, columns: usize) {
+        encoder.copy_buffer_to_buffer(&self.next, 0, &self.state, 0, Some(state_bytes(columns)));
     }
 
-    /// The dispatches, after those of the step.
-    pub fn dispatch(&self, pass: &mut wgpu::ComputePass<'_>) {
-        self.dispatch_best(pass);
-        self.dispatch_token(pass);
+    /// The dispatches, after those of a step with logits of all its `columns`.
+    pub fn dispatch(&self, pass: &mut wgpu::ComputePass<'_>, columns: usize) {
+        self.dispatch_best(pass, columns);
+        self.dispatch_token(pass, columns);
     }
 
     /// The first of them.
-    pub fn dispatch_best(&self, pass: &mut wgpu::ComputePass<'_>) {
+    pub fn dispatch_best(&self, pass: &mut wgpu::ComputePass<'_>, columns: usize) {
         pass.set_bind_group(0, &self.bindings, &[]);
         pass.set_pipeline(&self.best.pipeline);
-        pass.dispatch_workgroups((self.blocks as u32).div_ceil(BEST_THREADS), 1, 1);
+        pass.dispatch_workgroups(((self.blocks * columns) as u32).div_ceil(BEST_THREADS), 1, 1);
     }
 
     /// The second.
-    pub fn dispatch_token(&self, pass: &mut wgpu::ComputePass<'_>) {
+    pub fn dispatch_token(&self, pass: &mut wgpu::ComputePass<'_>, columns: usize) {
         pass.set_bind_group(0, &self.bindings, &[]);
         pass.set_pipeline(&self.token.pipeline);
-        pass.dispatch_workgroups(1, 1, 1);
+        pass.dispatch_workgroups(columns as u32, 1, 1);
     }
 
     /// Copies what was chosen, after the pass.
-    pub fn tell(&self, encoder: &mut wgpu::CommandEncoder, staging: &wgpu::Buffer) {
-        encoder.copy_buffer_to_buffer(&self.record, 0, staging, 0, Some(RECORD_BYTES));
+    pub fn tell(&self, encoder: &mut wgpu::CommandEncoder, columns: usize, staging: &wgpu::Buffer) {
+        encoder.copy_buffer_to_buffer(&self.record, 0, staging, 0, Some(record_bytes(columns)));
     }
 }
 
@@ -179,8 +195,12 @@ impl Default for Choice {
 }
 
 impl Told {
-    /// What a record says.
-    pub fn new(words: &[u32]) -> Self {
+    /// What the records of all columns say.
+    pub fn all(words: &[u32]) -> Vec<Self> {
+        words.chunks_exact(RECORD_WORDS).map(Self::new).collect()
+    }
+
+    fn new(words: &[u32]) -> Self {
         let count = (words[1] as usize).min(MOST_TOLD);
         let candidates = words[4..].chunks_exact(2).take(count).map(|pair| (f32::from_bits(pair[0]), pair[1]));
         Self { id: (words[0] != NONE).then_some(words[0]), candidates: candidates.collect() }

@@ -1,6 +1,6 @@
 //! The forward step over named buffers: the recipe of the model, laid out once at load.
 
-use super::choose::{Chooser, Choosing, RECORD_BYTES, Told};
+use super::choose::{Chooser, Choosing, Told, record_bytes};
 use super::memory::{MemoryPlan, max_columns};
 use super::step::{Shapes, Step};
 use super::weights::{BLOCK_ROWS, Weights};
@@ -36,11 +36,11 @@ pub(crate) struct Plan {
     chain: Chain,
 }
 
-/// Steps of one token each, every one with the token that the one before chose.
+/// Steps of the same columns, every one with the tokens that the one before chose.
 #[derive(Debug, Default)]
 struct Chain {
     /// What the first of those on their way was given.
-    token: Option<u32>,
+    columns: Vec<Column>,
     on_their_way: VecDeque<(wgpu::Buffer, Reading)>,
     /// Free buffers for what steps tell.
     staging: Vec<wgpu::Buffer>,
@@ -118,7 +118,8 @@ impl Plan {
             let total = Step::pipelines(gpu);
             let mut compiled = |done| on_progress(Progress::Compile { done, total });
             let step = Step::new(gpu, shapes.clone(), &mut compiled).await?;
-            let chooser = Chooser::new(gpu, config.vocab_size, &activations.logits, step.state()).await?;
+            let most = MAX_LOGITS.min(max_columns);
+            let chooser = Chooser::new(gpu, config.vocab_size, most, &activations.logits, step.state()).await?;
             let tensors = origin.open(config).await?;
             let mut loaded = Loaded::new(config, on_progress);
             let weights = Weights::load(gpu, config, &tensors, &mut |parameters| loaded.add(parameters)).await?;
@@ -210,9 +211,9 @@ impl Plan {
         Ok(read.chunks_exact(stride).map(|row| row[..self.config.vocab_size].to_vec()).collect())
     }
 
-    /// Whether the step after `token` is on its way.
-    pub fn is_ahead(&self, token: u32) -> bool {
-        self.chain.token == Some(token) && !self.chain.on_their_way.is_empty()
+    /// Whether the step of these columns is on its way.
+    pub fn is_ahead(&self, columns: &[Column]) -> bool {
+        self.chain.columns == columns && !self.chain.on_their_way.is_empty()
     }
 
     /// Steps that are on their way are for nobody.
@@ -220,52 +221,56 @@ impl Plan {
         self.chain.forget();
     }
 
-    /// The step of one `column`, and what may follow its token, chosen on the GPU; up to `left` steps more may be started.
+    /// The step of these `columns`, and what may follow the token of each, chosen on the GPU; up to `left` steps more may be
+    /// started.
     ///
     /// # Errors
     /// As [`Plan::forward`].
-    pub async fn next(&mut self, column: Column, left: usize, choosing: &Choosing<'_>) -> Result<Told> {
+    pub async fn next(&mut self, columns: &[Column], left: usize, choosing: &Choosing<'_>) -> Result<Vec<Told>> {
         self.gpu.check()?;
-        if !self.is_ahead(column.token) {
+        if !self.is_ahead(columns) {
             self.chain.forget();
             self.chooser.start(choosing);
-            self.step.write_state(&[column], 1, choosing.draw.step);
-            self.submit(column, true)?;
+            self.step.write_state(columns, columns.len());
+            self.submit(columns, 0)?;
         }
         while self.chain.on_their_way.len() < STEPS_AHEAD.min(1 + left) {
-            let later = self.chain.on_their_way.len() as u32;
-            // Only its length is known here; the rest is the GPU's.
-            self.submit(Column { tail_len: column.tail_len + later, ..column }, false)?;
+            self.submit(columns, self.chain.on_their_way.len() as u32)?;
         }
-        let Some((staging, reading)) = self.chain.on_their_way.pop_front() else { return Ok(Told::default()) };
+        let Some((staging, reading)) = self.chain.on_their_way.pop_front() else { return Ok(Vec::new()) };
         // Whoever stops waiting leaves no claim on the steps behind.
-        self.chain.token = None;
-        let told = Told::new(&reading.values::<u32>(&self.gpu).await?);
+        self.chain.columns.clear();
+        let told = Told::all(&reading.values(&self.gpu).await?);
         self.chain.staging.push(staging);
-        self.chain.token = told.id;
+        let followed = columns.iter().zip(&told).filter_map(|(column, told)| Some(column.followed_by(told.id?)));
+        self.chain.columns = followed.collect();
         Ok(told)
     }
 
-    /// A step that chooses; `first`: of the state that was written, else of the one that the step before left.
-    fn submit(&mut self, column: Column, first: bool) -> Result<()> {
+    /// A step that chooses, `later` steps after that of `columns`: of the state that was written, or of the one that the step before
+    /// left.
+    fn submit(&mut self, columns: &[Column], later: u32) -> Result<()> {
         let staging = match self.chain.staging.pop() {
             Some(staging) => staging,
             None => {
                 let readable = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-                self.gpu.buffer("what was chosen", RECORD_BYTES, readable)?
+                self.gpu.buffer("what was chosen", record_bytes(self.max_logits()), readable)?
             }
         };
         let mut encoder =
             self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("step") });
-        if !first {
-            self.chooser.follow(&mut encoder);
+        let count = columns.len();
+        if later > 0 {
+            self.chooser.follow(&mut encoder, count);
         }
-        let mut pass = self.step.encode_pass(&mut encoder, &[column], 1);
-        self.chooser.dispatch(&mut pass);
+        // Only their lengths are known here; the rest is the GPU's.
+        let lengthened = columns.iter().map(|column| Column { tail_len: column.tail_len + later, ..*column });
+        let mut pass = self.step.encode_pass(&mut encoder, &lengthened.collect::<Vec<_>>(), count);
+        self.chooser.dispatch(&mut pass, count);
         drop(pass);
-        self.chooser.tell(&mut encoder, &staging);
+        self.chooser.tell(&mut encoder, count, &staging);
         let submission = self.gpu.queue.submit([encoder.finish()]);
-        let reading = Reading::new(&staging, RECORD_BYTES, Some(submission));
+        let reading = Reading::new(&staging, record_bytes(count), Some(submission));
         self.chain.on_their_way.push_back((staging, reading));
         Ok(())
     }
@@ -274,7 +279,7 @@ impl Plan {
 impl Chain {
     /// Nobody wants what is on its way.
     fn forget(&mut self) {
-        self.token = None;
+        self.columns.clear();
         self.on_their_way.clear();
     }
 }

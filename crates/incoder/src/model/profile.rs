@@ -5,7 +5,7 @@ use super::plan::Plan;
 use super::step::{Reads, timed_pass};
 use crate::error::{Error, Result};
 use crate::forward::Column;
-use crate::sample::{Draw, MOST_TOLD, Sampling};
+use crate::sample::{MOST_TOLD, Sampling};
 use serde::Serialize;
 
 /// The dispatches of one kernel, at one shape, in one step.
@@ -53,19 +53,18 @@ impl Plan {
         let staging = self.gpu.buffer("timestamps to read", bytes, readable)?;
         let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("profile") });
         self.forget();
-        let (sampling, draw) = (Sampling::default(), Draw { stream: 0, step: 0 });
+        let sampling = Sampling::default();
         let choosing = Choosing {
             sampling,
             told: MOST_TOLD.min(sampling.top_k + 1),
             banned: &[],
-            context: [&[]; 2],
+            contexts: &[[&[]; 2]],
             stops: &[],
-            draw,
         };
         self.chooser.start(&choosing);
         self.step.encode_timed(&mut encoder, columns, 1, &timestamps);
-        self.chooser.dispatch_best(&mut timed_pass(&mut encoder, "choose_best", &timestamps, dispatches));
-        self.chooser.dispatch_token(&mut timed_pass(&mut encoder, "choose_token", &timestamps, dispatches + 1));
+        self.chooser.dispatch_best(&mut timed_pass(&mut encoder, "choose_best", &timestamps, dispatches), 1);
+        self.chooser.dispatch_token(&mut timed_pass(&mut encoder, "choose_token", &timestamps, dispatches + 1), 1);
         encoder.resolve_query_set(&timestamps, 0..count, &resolved, 0);
         encoder.copy_buffer_to_buffer(&resolved, 0, &staging, 0, Some(bytes));
         self.gpu.queue.submit([encoder.finish()]);

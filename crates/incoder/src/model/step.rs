@@ -117,8 +117,7 @@ impl Compiler<'_> {
 struct State {
     columns: u32,
     logits: u32,
-    draw: u32,
-    spare: u32,
+    spare: [u32; 2],
     column: [Column; MOST_COLUMNS],
 }
 
@@ -396,7 +395,7 @@ impl Step {
 
     /// All dispatches for `columns` in one compute pass; the logits of the last `logits` of them.
     pub fn encode(&self, encoder: &mut wgpu::CommandEncoder, columns: &[Column], logits: usize) {
-        self.write_state(columns, logits, 0);
+        self.write_state(columns, logits);
         self.encode_pass(encoder, columns, logits);
     }
 
@@ -427,7 +426,7 @@ impl Step {
         logits: usize,
         timestamps: &wgpu::QuerySet,
     ) {
-        self.write_state(columns, logits, 0);
+        self.write_state(columns, logits);
         for (i, op) in (0..).zip(&self.ops) {
             op.dispatch(&mut timed_pass(encoder, op.name, timestamps, i), columns, logits);
         }
@@ -438,9 +437,9 @@ impl Step {
         self.ops.iter().map(|op| (op.name, op.reads))
     }
 
-    /// What the step is to compute, and the number of the draw after it.
-    pub fn write_state(&self, columns: &[Column], logits: usize, draw: u32) {
-        let mut state = vec![columns.len() as u32, logits as u32, draw, 0];
+    /// What the step is to compute.
+    pub fn write_state(&self, columns: &[Column], logits: usize) {
+        let mut state = vec![columns.len() as u32, logits as u32, 0, 0];
         state.extend_from_slice(bytemuck::cast_slice(columns));
         self.gpu.queue.write_buffer(&self.state, 0, bytemuck::cast_slice(&state));
     }

@@ -4,7 +4,7 @@ use super::Measurement;
 use super::table::{Row, Spread};
 use super::work::Work;
 use crate::failure::Result;
-use incoder::{Cancel, Draw, KernelTime, Sampler, Sampling, Session};
+use incoder::{Cancel, Draw, KernelTime, Push, Sampler, Sampling, Session};
 use std::fmt;
 use std::time::Instant;
 
@@ -108,7 +108,8 @@ impl Bench {
         let first = ms_since(start);
         for step in 1..new {
             let draw = Draw { stream: 0, step: step as u32 };
-            id = self.session.decode(id, new - 1 - step, &mut self.sampler, [&[]; 2], &[], draw).await?;
+            let push = Push { id, draw, ..Push::default() };
+            id = self.session.decode(&[push], new - 1 - step, &mut self.sampler, &[]).await?[0];
         }
         Ok(first)
     }
