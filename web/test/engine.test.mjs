@@ -316,7 +316,7 @@ test('a prompt that begins like the last one is not computed again', async () =>
 });
 
 test('what is typed into a hole costs its own tokens, and the text goes on from it', async () => {
-  const { empty, typed, three, trimmed, refused } = await run(async () => {
+  const { empty, typed, three, trimmed, refused, noText, noTime } = await run(async () => {
     const [prefix, suffix] = [`${'abc = 1\n'.repeat(20)}x = `, `\n${'def = 2\n'.repeat(20)}`];
     const options = { maxTokens: 4, temperature: 0 };
     const empty = await model.infill({ prefix, suffix }, options);
@@ -328,18 +328,21 @@ test('what is typed into a hole costs its own tokens, and the text goes on from 
       three: await model.infill({ prefix, begun: 'foo(ba', suffix }, { ...options, temperature: 1, candidates: 3 }),
       trimmed: await small.infill({ prefix, begun: 'foo(ba', suffix }, { ...options, onOverflow: 'trim' }),
       refused: await outcome(model.infill({ prefix, begun: '<|mask:0|>', suffix })),
+      noText: await outcome(model.infill({ prefix, begun: 5, suffix }, { onOverflow: 'trim' })),
+      noTime: await model.infill({ prefix, begun: 'foo(ba', suffix }, { ...options, maxTimeMs: 0 }),
     };
     await small.dispose();
     return made;
   });
   assert.ok(typed.promptTokens > empty.promptTokens);
   assert.ok(typed.promptTokens - typed.cachedTokens <= 7, `${typed.cachedTokens} of ${typed.promptTokens}`);
-  for (const { text, parts, infills } of [typed, three, ...three.alternatives, trimmed]) {
+  for (const { text, parts, infills } of [typed, three, ...three.alternatives, trimmed, noTime]) {
     assert.equal(text, `${parts[0]}foo(ba${infills[0].text}${parts[1]}`);
   }
   assert.ok(trimmed.trimmed.start > 0 && trimmed.promptTokens + 4 <= 128);
   assert.equal(refused.code, 'INVALID_ARGUMENT');
   assert.match(refused.message, /what the hole begins with/);
+  assert.deepEqual([noText.code, noTime.infills[0].finishReason], ['INVALID_ARGUMENT', 'time']);
 });
 
 test('too much text is an error with the numbers, or trimmed at the far ends', async () => {

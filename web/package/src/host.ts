@@ -127,9 +127,10 @@ export class Host {
       }
       case 'infill': {
         const [parts, options] = args as Calls['infill'];
+        if (options.begun !== undefined) aText(options.begun);
         return this.#timed(call, options.maxTimeMs, new CancelFlag(), async (flag) => {
           return infill(engine, parts.map(aText), options, flag, emit);
-        }, () => unfilled(parts));
+        }, () => unfilled(parts, options.begun));
       }
       case 'score': {
         const [text, top] = args as Calls['score'];
