@@ -1,7 +1,7 @@
 //! The JSON forms that scripts rely on. README documents them; the tests in tests/ hold them.
 
 use crate::failure::{Failure, Result};
-use incoder::{Candidate, FinishReason, Generation, Infill, Infilling, Timings};
+use incoder::{Candidate, FinishReason, Generation, Infill, Infilling, Timings, Window};
 use serde::Serialize;
 
 /// One line of JSON.
@@ -36,39 +36,45 @@ pub fn generation(generation: &Generation) -> Result<String> {
         #[serde(flatten)]
         text: Text<'a>,
         prompt_tokens: usize,
+        window: &'a [Window],
         timings: &'a Timings,
     }
     #[derive(Serialize)]
     struct Several<'a> {
         candidates: Vec<Text<'a>>,
         prompt_tokens: usize,
+        window: &'a [Window],
         timings: &'a Timings,
     }
-    let Generation { candidates, prompt_tokens, timings, .. } = generation;
-    let prompt_tokens = *prompt_tokens;
+    let Generation { candidates, prompt_tokens, window, timings, .. } = generation;
+    let (prompt_tokens, window) = (*prompt_tokens, window.as_slice());
     match &candidates[..] {
-        [one] => line(&One { text: one.into(), prompt_tokens, timings }),
-        several => line(&Several { candidates: several.iter().map(Text::from).collect(), prompt_tokens, timings }),
+        [one] => line(&One { text: one.into(), prompt_tokens, window, timings }),
+        several => {
+            line(&Several { candidates: several.iter().map(Text::from).collect(), prompt_tokens, window, timings })
+        }
     }
 }
 
 /// `incoder infill --json`.
-pub fn infilling(infilling: &Infilling) -> Result<String> {
+pub fn infilling(parts: &[String], infilling: &Infilling) -> Result<String> {
     #[derive(Serialize)]
     struct Filled<'a> {
-        text: &'a str,
+        text: String,
         parts: &'a [String],
         infills: Vec<Text<'a>>,
         retries_attempted: usize,
         complete: bool,
+        window: &'a [Window],
         timings: &'a Timings,
     }
     line(&Filled {
-        text: &infilling.text,
-        parts: &infilling.parts,
+        text: infilling.text(parts, ""),
+        parts,
         infills: infilling.infills.iter().map(Text::from).collect(),
         retries_attempted: infilling.retries_attempted,
         complete: infilling.complete,
+        window: &infilling.windows,
         timings: &infilling.timings,
     })
 }

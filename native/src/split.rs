@@ -1,6 +1,7 @@
 //! Where the holes of a text are: markers or LINE:COL positions → the parts around them.
 
 use crate::failure::{Failure, Result};
+use std::borrow::Cow;
 use std::str::FromStr;
 
 /// A place in a text. Lines and columns count from 1; columns count characters (Unicode scalar values), so that
@@ -89,18 +90,18 @@ impl LineEnds {
     }
 
     /// The text as the model shall see it.
-    pub fn to_model(self, text: &str) -> String {
+    pub fn to_model(self, text: &str) -> Cow<'_, str> {
         match self {
-            Self::AsTheyAre => text.to_owned(),
-            Self::CrLf => text.replace("\r\n", "\n"),
+            Self::AsTheyAre => text.into(),
+            Self::CrLf => text.replace("\r\n", "\n").into(),
         }
     }
 
     /// Text from the model as the file shall hold it.
-    pub fn to_file(self, text: &str) -> String {
+    pub fn to_file(self, text: &str) -> Cow<'_, str> {
         match self {
-            Self::AsTheyAre => text.to_owned(),
-            Self::CrLf => text.replace("\r\n", "\n").replace('\n', "\r\n"),
+            Self::AsTheyAre => text.into(),
+            Self::CrLf => text.replace("\r\n", "\n").replace('\n', "\r\n").into(),
         }
     }
 }
@@ -197,7 +198,8 @@ mod tests {
         #[test]
         fn line_ends_come_back(text in "([a-z]|\r\n|\n|\r){0,12}") {
             let ends = LineEnds::of(&text);
-            prop_assert_eq!(ends.to_file(&ends.to_model(&text)), text);
+            let model = ends.to_model(&text);
+            prop_assert_eq!(ends.to_file(&model), text.as_str());
         }
     }
 }

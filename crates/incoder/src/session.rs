@@ -297,7 +297,7 @@ impl Session {
         }
         let start = self.tokens.len();
         if start + tokens > self.capacity() {
-            return Err(Error::Context { need: start + tokens, have: self.capacity() });
+            return Err(self.overflow(start + tokens, self.capacity()));
         }
         // What it writes lies where branches would go on.
         self.fork = None;
@@ -325,7 +325,7 @@ impl Session {
                 return Err(Error::argument(format!("branch {branch} is not one of the {} open", fork.lengths.len())));
             };
             if *length == fork.room {
-                return Err(Error::Context { need: fork.shared + fork.room + 1, have: fork.shared + fork.room });
+                return Err(self.overflow(fork.shared + fork.room + 1, fork.shared + fork.room));
             }
             let tail_start = fork.shared + branch * fork.room;
             columns.push(Column {
@@ -373,9 +373,13 @@ impl Session {
             return Err(Error::argument("the prompt is empty: give at least one token"));
         }
         if tokens.len() > self.capacity() {
-            return Err(Error::Context { need: tokens.len(), have: self.capacity() });
+            return Err(self.overflow(tokens.len(), self.capacity()));
         }
         tokens.iter().try_for_each(|&token| self.check_id(token))
+    }
+
+    fn overflow(&self, need: usize, have: usize) -> Error {
+        Error::Context { need, have, trained: self.config().max_position_embeddings }
     }
 
     fn check_id(&self, token: u32) -> Result<()> {

@@ -16,7 +16,8 @@ pub fn run(args: &cli::Generate, global: &Global) -> Result<()> {
         sampling: super::sampling(&args.decoding),
         stop: args.stop.clone(),
         ignore_eos: args.ignore_eos,
-        sentinels: super::sentinels(args.decoding.allow_sentinels),
+        sentinels: args.shown.sentinels(),
+        overflow: args.shown.overflow.into(),
         heal: !args.decoding.no_heal,
         lookup: super::lookup(&args.decoding),
         candidates: args.candidates,
@@ -30,6 +31,7 @@ pub fn run(args: &cli::Generate, global: &Global) -> Result<()> {
     // Candidates grow side by side: only a single one can be shown while it grows.
     let streams = !global.json && args.candidates == 1;
     let mut on_event = |event: Event<'_>| match event {
+        Event::Window { window, .. } => super::note_window(global.quiet, &window, window.last_line),
         Event::Token { text, .. } | Event::End { text, .. } if streams => output.filled(text),
         _ => {}
     };

@@ -4,14 +4,17 @@ use crate::failure::{Failure, Result};
 use crate::split::{self, LineEnds};
 use crate::terminal::{Interrupt, Output, note};
 use crate::{Global, cli, engine, input, report, write_back};
-use incoder::{Event, FinishReason, InfillOptions, Infilling};
+use incoder::{Event, FinishReason, HoleEnd, InfillOptions, Infilling};
+use std::borrow::Cow;
 
 /// The texts around the holes, and what to do with the line ends of the result.
 struct Document {
     parts: Vec<String>,
     ends: LineEnds,
-    /// The file's text as it was read, for --diff and --in-place.
-    original: String,
+    /// The file's text as it was read, where --diff or --in-place asks for it.
+    original: Option<String>,
+    /// Lines of the text.
+    lines: usize,
 }
 
 pub fn run(args: &cli::Infill, global: &Global) -> Result<()> {
@@ -24,7 +27,15 @@ pub fn run(args: &cli::Infill, global: &Global) -> Result<()> {
         sampling: super::sampling(&args.decoding),
         retries: args.retries,
         extra_sentinel: !args.no_extra_sentinel,
-        sentinels: super::sentinels(args.decoding.allow_sentinels),
+        sentinels: args.shown.sentinels(),
+        overflow: args.shown.overflow.into(),
+        // Parts are the published form's input, and get its prompt.
+        look_back: args.lookback.or(args.parts.is_some().then_some(0)),
+        end: match (args.single_line, args.whole_region) {
+            (true, _) => HoleEnd::Line,
+            (_, true) => HoleEnd::Mask,
+            _ => HoleEnd::Auto,
+        },
         heal: !args.decoding.no_heal,
         lookup: super::lookup(&args.decoding),
         cancel: interrupt.cancel.clone(),
@@ -34,27 +45,34 @@ pub fn run(args: &cli::Infill, global: &Global) -> Result<()> {
     let plain = !(global.json || args.diff || args.in_place);
     let stays = args.retries == 1 && document.ends == LineEnds::AsTheyAre;
     let streams = plain && (output.is_terminal() || stays);
-    let mut growing = Growing { parts: &document.parts, next: 0, quiet: global.quiet };
+    let mut growing = Growing { next: 0, quiet: global.quiet };
     let mut on_event = |event: Event<'_>| {
+        if let Event::Window { window, .. } = event {
+            super::note_window(global.quiet, &window, document.lines);
+        }
         if streams {
-            growing.show(event, &mut output);
+            growing.show(&document.parts, event, &mut output);
         }
     };
     interrupt.generating();
     let made = incoder::infill(&mut engine.session, &engine.tokenizer, &document.parts, &options, &mut on_event);
-    let filled = in_file_form(pollster::block_on(made)?, document.ends);
+    let filled = pollster::block_on(made)?;
+    let (parts, filled) = in_file_form(document.parts, filled, document.ends);
     if global.json {
-        output.exact(&report::infilling(&filled)?);
-    } else if args.diff {
-        diff(args, &document, &filled, &mut output);
+        output.exact(&report::infilling(&parts, &filled)?);
     } else if streams {
-        growing.reach(document.parts.len(), &mut output);
+        growing.reach(&parts, parts.len(), &mut output);
     } else if plain {
-        whole(&filled, &mut output);
+        whole(&parts, &filled, &mut output);
+    }
+    let text = document.original.as_ref().map(|_| filled.text(&parts, ""));
+    let changed = document.original.as_deref().zip(text.as_deref());
+    if let (true, Some((old, new))) = (args.diff, changed) {
+        diff(args, old, new, &mut output);
     }
     output.end_line();
-    if args.in_place {
-        write(args, &document, &filled, &interrupt)?;
+    if let (true, Some((old, new))) = (args.in_place, changed) {
+        write(args, old, new, &interrupt)?;
     }
     notes(&filled, &interrupt, global);
     output.finish()?;
@@ -63,8 +81,9 @@ pub fn run(args: &cli::Infill, global: &Global) -> Result<()> {
 
 fn read(args: &cli::Infill) -> Result<Document> {
     if let Some(path) = &args.parts {
-        return Ok(Document { parts: input::read_parts(path)?, ends: LineEnds::AsTheyAre, original: String::new() });
+        return Ok(document(input::read_parts(path)?, LineEnds::AsTheyAre, None));
     }
+    let keep = |text: String| (args.diff || args.in_place).then_some(text);
     if let (Some(prefix), Some(suffix)) = (&args.prefix_file, &args.suffix_file) {
         if input::is_stdin(prefix) && input::is_stdin(suffix) {
             return Err(Failure::usage("--prefix-file and --suffix-file cannot both be stdin"));
@@ -72,7 +91,8 @@ fn read(args: &cli::Infill) -> Result<Document> {
         let (left, right) = (input::read_text(prefix)?, input::read_text(suffix)?);
         let original = format!("{left}{right}");
         let ends = LineEnds::of(&original);
-        return Ok(Document { parts: vec![ends.to_model(&left), ends.to_model(&right)], ends, original });
+        let parts = vec![ends.to_model(&left).into_owned(), ends.to_model(&right).into_owned()];
+        return Ok(document(parts, ends, keep(original)));
     }
     let Some(path) = args.file() else {
         return Err(Failure::usage("nothing to fill: name a FILE (- for stdin), or give --parts"));
@@ -87,40 +107,44 @@ fn read(args: &cli::Infill) -> Result<Document> {
         [] => split::at_markers(&text, &ends.to_model(&args.marker), &name)?,
         positions => split::at_positions(&text, positions, &name)?,
     };
-    Ok(Document { parts, ends, original })
+    Ok(document(parts, ends, keep(original)))
 }
 
-/// The result with the file's own line ends.
-fn in_file_form(mut filled: Infilling, ends: LineEnds) -> Infilling {
-    filled.text = ends.to_file(&filled.text);
-    for part in &mut filled.parts {
-        *part = ends.to_file(part);
+fn document(parts: Vec<String>, ends: LineEnds, original: Option<String>) -> Document {
+    let breaks = |part: &String| part.bytes().filter(|&byte| byte == b'\n').count();
+    let lines = 1 + parts.iter().map(breaks).sum::<usize>();
+    Document { parts, ends, original, lines }
+}
+
+/// The parts and the result with the file's own line ends.
+fn in_file_form(mut parts: Vec<String>, mut filled: Infilling, ends: LineEnds) -> (Vec<String>, Infilling) {
+    let texts = filled.infills.iter_mut().chain(&mut filled.alternatives).map(|infill| &mut infill.text);
+    for text in parts.iter_mut().chain(texts) {
+        if let Cow::Owned(changed) = ends.to_file(text) {
+            *text = changed;
+        }
     }
-    for infill in &mut filled.infills {
-        infill.text = ends.to_file(&infill.text);
-    }
-    filled
+    (parts, filled)
 }
 
 /// The document as it grows: each part when its hole is reached, the new text in colour.
-struct Growing<'a> {
-    parts: &'a [String],
+struct Growing {
     /// The first part that was not shown yet.
     next: usize,
     quiet: bool,
 }
 
-impl Growing<'_> {
-    fn show(&mut self, event: Event<'_>, output: &mut Output) {
+impl Growing {
+    fn show(&mut self, parts: &[String], event: Event<'_>, output: &mut Output) {
         match event {
             Event::Retry { attempt } => {
                 self.next = 0;
                 output.end_line();
                 note(self.quiet, &format!("a hole was not ended by the model: attempt {attempt} begins"));
             }
-            Event::Prefilled { index, .. } => self.reach(index + 1, output),
+            Event::Prefilled { index, .. } => self.reach(parts, index + 1, output),
             Event::Token { index, text, .. } | Event::End { index, text, .. } => {
-                self.reach(index + 1, output);
+                self.reach(parts, index + 1, output);
                 output.filled(text);
             }
             _ => {}
@@ -128,15 +152,15 @@ impl Growing<'_> {
     }
 
     /// Shows the parts before part `end` that were not shown yet.
-    fn reach(&mut self, end: usize, output: &mut Output) {
-        self.parts[self.next..end.max(self.next)].iter().for_each(|part| output.given(part));
+    fn reach(&mut self, parts: &[String], end: usize, output: &mut Output) {
+        parts[self.next..end.max(self.next)].iter().for_each(|part| output.given(part));
         self.next = end.max(self.next);
     }
 }
 
 /// The whole result at once.
-fn whole(filled: &Infilling, output: &mut Output) {
-    for (i, part) in filled.parts.iter().enumerate() {
+fn whole(parts: &[String], filled: &Infilling, output: &mut Output) {
+    for (i, part) in parts.iter().enumerate() {
         output.given(part);
         if let Some(infill) = filled.infills.get(i) {
             output.filled(&infill.text);
@@ -144,19 +168,19 @@ fn whole(filled: &Infilling, output: &mut Output) {
     }
 }
 
-fn diff(args: &cli::Infill, document: &Document, filled: &Infilling, output: &mut Output) {
+fn diff(args: &cli::Infill, old: &str, new: &str, output: &mut Output) {
     let name = args.file().map(input::name_of).unwrap_or_default();
-    for line in write_back::diff(&name, &document.original, &filled.text).split_inclusive('\n') {
+    for line in write_back::diff(&name, old, new).split_inclusive('\n') {
         if line.starts_with('+') { output.filled(line) } else { output.given(line) }
     }
 }
 
-fn write(args: &cli::Infill, document: &Document, filled: &Infilling, interrupt: &Interrupt) -> Result<()> {
+fn write(args: &cli::Infill, old: &str, new: &str, interrupt: &Interrupt) -> Result<()> {
     let Some(path) = args.file() else { return Ok(()) };
     if interrupt.was_pressed() {
         return Err(Failure::interrupted(format!("stopped: {} is as it was", path.display())));
     }
-    write_back::replace(path, &document.original, &filled.text)
+    write_back::replace(path, old, new)
 }
 
 fn notes(filled: &Infilling, interrupt: &Interrupt, global: &Global) {
@@ -164,7 +188,11 @@ fn notes(filled: &Infilling, interrupt: &Interrupt, global: &Global) {
         let tokens = filled.infills.iter().map(|i| i.ids.len()).sum();
         note(global.quiet, &report::speed(&filled.timings, tokens));
     }
-    let open = filled.infills.iter().filter(|i| i.finish_reason != FinishReason::EndOfMask).count();
+    let open = filled
+        .infills
+        .iter()
+        .filter(|i| !matches!(i.finish_reason, FinishReason::EndOfMask | FinishReason::Stop))
+        .count();
     if !filled.complete && !interrupt.was_pressed() && !global.json {
         let holes = filled.infills.len();
         note(global.quiet, &format!("{open} of {holes} holes were not ended by the model: see -n and --retries"));

@@ -13,7 +13,8 @@ pub mod tokenize;
 use crate::cli::{Decoding, Prompt};
 use crate::failure::{Failure, Result};
 use crate::input;
-use incoder::{Lookup, Sampling, Sentinels};
+use crate::terminal::note;
+use incoder::{Lookup, Sampling, Window};
 use std::path::Path;
 
 /// How tokens are chosen, from the flags.
@@ -39,8 +40,13 @@ fn lookup(flags: &Decoding) -> Lookup {
     if flags.no_lookup { Lookup::Off } else { Lookup::Auto }
 }
 
-fn sentinels(allow: bool) -> Sentinels {
-    if allow { Sentinels::Allow } else { Sentinels::Refuse }
+/// Says which part of a text was used, where that is not all of it.
+fn note_window(quiet: bool, window: &Window, lines: usize) {
+    if window.left_out_tokens > 0 {
+        let Window { first_line, last_line, tokens, left_out_tokens } = window;
+        let what = format!("{tokens} tokens; about {left_out_tokens} did not fit");
+        note(quiet, &format!("used lines {first_line}–{last_line} of {lines} ({what})"));
+    }
 }
 
 /// A prompt as it was given: exactly one of text, file and ids.

@@ -192,7 +192,7 @@ fn jobs(args: &cli::Bench) -> Result<Vec<Box<dyn Measurement>>> {
         None => {}
     }
     if !args.no_infill {
-        jobs.extend([Job::Infill, Job::InfillTyped, Job::InfillBegun]);
+        jobs.extend([Job::Infill, Job::InfillTyped, Job::InfillBegun, Job::InfillLine]);
     }
     if jobs.is_empty() {
         return Err(Failure::usage("nothing to measure: -p and -n are 0, and there is no infilling"));
