@@ -37,7 +37,7 @@ def package_table():
     for registry, roles in pinned().items():
         for role, packages in roles.items():
             for name, (version, licence) in packages.items():
-                use = "training" if role == "train" else "**evaluation only**"
+                use = {"train": "training", "held_out": "**evaluation only**", "development": "**development set only**"}[role]
                 lines.append(f"| {name} | {version} | {licence} | {registry} | {use} |")
     return "\n".join(lines)
 
