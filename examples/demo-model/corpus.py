@@ -8,9 +8,11 @@ import hashlib
 import json
 import random
 import re
+import sysconfig
 import tarfile
 import zipfile
 from contextlib import ExitStack
+from pathlib import Path
 
 from fetch import fetch
 
@@ -78,6 +80,15 @@ def line_hashes(text):
     return {hashlib.blake2b(line.encode(), digest_size=8).digest() for line in lines if len(line) >= 10}
 
 
+def standard_library():
+    """Line hashes of the running Python's standard library: it is what people try the model on."""
+    hashes = set()
+    for path in Path(sysconfig.get_path("stdlib")).rglob("*.py"):
+        if "site-packages" not in path.parts:
+            hashes |= line_hashes(clean(path.read_text("utf-8", "replace")))
+    return hashes
+
+
 def package_files(archive):
     """Clean source files of one archive, in a shuffled but fixed order, up to PACKAGE_CAP."""
     listed = list(members(archive))
@@ -98,10 +109,15 @@ def package_files(archive):
             return
 
 
+def copied(hashes, aside, standard):
+    """Whether many of a file's lines are in files that are kept aside, or most of them in the standard library."""
+    return len(hashes & aside) > 0.4 * len(hashes) or len(hashes & standard) > 0.5 * len(hashes)
+
+
 def build(work):
     """Write the files kept aside first, then train.jsonl without copies of them or of itself."""
     packages = sorted(fetch(work), key=lambda p: p[1] == "train")
-    aside, seen = set(), set()
+    aside, seen, standard = set(), set(), standard_library()
     with ExitStack() as stack:
         files = {role: stack.enter_context(open(work / f"{role}.jsonl.new", "w")) for role in ROLES}
         for registry, role, name, version, archive in packages:
@@ -110,7 +126,7 @@ def build(work):
                 hashes = line_hashes(text)
                 if not hashes or len(hashes & seen) > 0.6 * len(hashes):
                     continue
-                if role == "train" and len(hashes & aside) > 0.4 * len(hashes):
+                if role == "train" and copied(hashes, aside, standard):
                     continue
                 (seen if role == "train" else aside).update(hashes)
                 files[role].write(json.dumps({"package": f"{name}=={version}", "path": path, "text": text}) + "\n")

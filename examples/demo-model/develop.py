@@ -101,7 +101,8 @@ def main():
             scores = [scorer.score(hole, lookback, ends) for hole in holes]
             found, nats = sum(f for f, _ in scores), sum(n for _, n in scores) / len(scores)
             label = "left to right" if lookback is None else f"infilling, look-back {lookback}"
-            print(f"{name}: {label}: {found} of {len(holes)} = {100 * found / len(holes):.1f} %, {nats:.3f} nats a token", flush=True)
+            percent = f"{found} of {len(holes)} = {100 * found / len(holes):.1f} %"
+            print(f"{name}: {label}: {percent}, {nats:.3f} nats a token", flush=True)
     print(f"texts: {scorer.nats([e['text'] for e in entries('ppl')]):.3f} nats a token")
 
 

@@ -6,13 +6,13 @@ Q, K and V share one weight [3d, d] here; `export_state` splits them into the pu
 import json
 import math
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-HEAD_CHUNK = 512  # positions whose logits are in memory at once
 BLOCKS = 4  # of queries in attention on a CPU
 FREQUENT = 1280  # ids below this are always among the sampled rows
 
@@ -81,24 +81,49 @@ class Layer(nn.Module):
     def forward(self, x, cache=None):
         """`cache`, a list of [keys, values] so far, is extended in place when given."""
         batch, time, d = x.shape
-        qkv = self.qkv(self.self_attn_layer_norm(x)).view(batch, time, 3, self.heads, -1)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each [batch, heads, time, head_dim]
+        x = x.flatten(0, 1)
+        # Each [batch, heads, time, head_dim].
+        q, k, v = self.before(x).view(batch, time, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         if cache:
             k, v = torch.cat([cache[0], k], dim=2), torch.cat([cache[1], v], dim=2)
         if cache is not None:
             cache[:] = [k, v]
         mixed = attend(q, k, v)
-        x = x + self.out_proj(mixed.transpose(1, 2).reshape(batch, time, d))
+        return self.after(x, mixed.transpose(1, 2).reshape(batch * time, d)).view(batch, time, d)
+
+    def before(self, x):
+        """Queries, keys and values [tokens, 3 d] of x [tokens, d]."""
+        return self.qkv(self.self_attn_layer_norm(x))
+
+    def after(self, x, mixed):
+        """What becomes of x [tokens, d] with what attention read."""
+        x = x + self.out_proj(mixed)
         return x + self.fc2(F.gelu(self.fc1(self.final_layer_norm(x))))
+
+
+def head_loss(hidden, table, offset, target, weight):
+    """(losses, gradient of hidden, gradient of table) of weight * cross entropy for some positions."""
+    logits = (hidden @ table.T).float() + offset
+    logits -= logits.amax(1, keepdim=True)
+    picked = logits.gather(1, target[:, None])[:, 0]
+    logits.exp_()
+    total = logits.sum(1)
+    losses = total.log() - picked
+    logits *= (weight / total)[:, None]
+    logits.scatter_add_(1, target[:, None], -weight[:, None])
+    logits = logits.to(hidden.dtype)
+    return losses, logits @ table, logits.T @ hidden
 
 
 class TiedLoss(torch.autograd.Function):
     """Weighted cross entropy against a tied head, a chunk of positions at a time.
 
-    The gradients are made with the loss, so that no more than HEAD_CHUNK rows of logits ever exist.
+    The gradients are made with the loss, so that no more than `rows` rows of logits ever exist.
     hidden [n, d], table [rows, d], offset [rows] (added to the logits), target [n], weight [n]
     -> (sum of weight * loss, losses [n]).
     """
+
+    rows, part = 512, staticmethod(head_loss)
 
     @staticmethod
     def forward(ctx, hidden, table, offset, target, weight):
@@ -108,19 +133,11 @@ class TiedLoss(torch.autograd.Function):
         losses = torch.empty_like(weight)
         with torch.autocast(device, enabled=False):
             hidden, table = hidden.to(kind), table.to(kind)
-            for start in range(0, len(hidden), HEAD_CHUNK):
-                part = slice(start, start + HEAD_CHUNK)
-                logits = (hidden[part] @ table.T).float() + offset
-                logits -= logits.amax(1, keepdim=True)
-                picked = logits.gather(1, target[part, None])[:, 0]
-                logits.exp_()
-                total = logits.sum(1)
-                losses[part] = total.log() - picked
-                logits *= (weight[part] / total)[:, None]
-                logits.scatter_add_(1, target[part, None], -weight[part, None])
-                logits = logits.to(kind)
-                grad_hidden[part] = logits @ table
-                grad_table += logits.T @ hidden[part]
+            for start in range(0, len(hidden), TiedLoss.rows):
+                part = slice(start, start + TiedLoss.rows)
+                made = TiedLoss.part(hidden[part], table, offset, target[part], weight[part])
+                losses[part], grad_hidden[part] = made[:2]
+                grad_table += made[2]
         ctx.save_for_backward(grad_hidden, grad_table)
         ctx.mark_non_differentiable(losses)
         return (losses * weight).sum(), losses
@@ -185,6 +202,17 @@ class InCoder(nn.Module):
     def logits(self, ids, caches=None):
         """Logits [batch, vocab] after the last of ids [batch, time]."""
         return self.hidden(ids, caches)[:, -1] @ self.embed_tokens.weight.T
+
+
+def wrap_parts(model, head_rows, wrap):
+    """Pass everything in training that is not attention through `wrap`, which may compile it.
+
+    These parts see [tokens, width], whatever the length of a row: one compilation serves all of them, and all layers.
+    """
+    TiedLoss.rows, TiedLoss.part = head_rows, staticmethod(wrap(head_loss))
+    before, after = wrap(Layer.before), wrap(Layer.after)
+    for layer in model.layers:
+        layer.before, layer.after = partial(before, layer), partial(after, layer)
 
 
 def config(shape):

@@ -7,6 +7,7 @@ documents are packed until a row is full.
 """
 
 import json
+import lzma
 import random
 
 import numpy as np
@@ -31,17 +32,18 @@ def line_cut(text, start, length):
 
 
 def stretches(corpus):
-    """(Python, others): (text, extension, ends_file) of every stretch of train.jsonl, in a fixed shuffled order."""
+    """(Python, others): (text, extension, ends_file) of every stretch of train.jsonl or .xz, in a fixed shuffled order."""
     python, others = [], []
-    for line in open(corpus):
-        file = json.loads(line)
-        text, extension, start = file["text"], "." + file["path"].rsplit(".", 1)[1], 0
-        while start < len(text):
-            end = line_cut(text, start, STRETCH)
-            if len(text) - end < STRETCH // 4:
-                end = len(text)
-            (python if extension == ".py" else others).append((text[start:end], extension, end == len(text)))
-            start = end
+    with lzma.open(corpus, "rt") if corpus.suffix == ".xz" else open(corpus) as lines:
+        for line in lines:
+            file = json.loads(line)
+            text, extension, start = file["text"], "." + file["path"].rsplit(".", 1)[1], 0
+            while start < len(text):
+                end = line_cut(text, start, STRETCH)
+                if len(text) - end < STRETCH // 4:
+                    end = len(text)
+                (python if extension == ".py" else others).append((text[start:end], extension, end == len(text)))
+                start = end
     for part in (python, others):
         random.Random(20261123).shuffle(part)
     return python, others
@@ -77,8 +79,8 @@ class Encoder:
 class Stream:
     """Rows of ids and loss weights. `state` and `restore` make it resumable to the row."""
 
-    def __init__(self, corpus, tokenizer, seed=1):
-        self.stretches = stretches(corpus)
+    def __init__(self, stretches, tokenizer, seed=1):
+        self.stretches = stretches  # as `stretches` returns them, or a part
         self.encoder = Encoder(tokenizer)
         self.rng = random.Random(seed)
         self.taken = [0, 0]  # stretches of Python and of the others taken so far, over all epochs

@@ -27,12 +27,12 @@ import tokenizer
 from model import InCoder, Shape, deepen, export, load_exported
 from optim import Optimizers
 from start import start
-from stream import Stream
+from stream import Stream, stretches
 
 HERE = Path(__file__).resolve().parent
 WARMUP_STEPS = 200
 BATCH = 4096  # tokens of a step
-LENGTHS = (512, 512, 1024, 512, 1024, 512, 2048, 1024)  # of a step's rows, in turns
+LENGTHS = (512, 512, 512, 1024)  # of a step's rows, in turns; longer ones cost more, and are for the end
 DECAY_LENGTHS = (512, 1024, 1024, 2048)
 NEGATIVES = 640  # at the constant rate the head sees a part of the vocabulary, which saves a fifth of a step
 COUNTED_ROWS = 640  # of 256 tokens, from which the first frequencies are taken
@@ -82,13 +82,14 @@ class Run:
     def __init__(self, args):
         torch.manual_seed(1)
         self.args, self.path = args, args.work / "checkpoint.pt"
-        self.stream = Stream(args.work / "train.jsonl", HERE / "weights" / "tokenizer.json")
+        self.stream = Stream(stretches(args.work / "train.jsonl"), HERE / "weights" / "tokenizer.json")
         self.step = self.tokens = 0
         self.seconds = 0.0
         self.stopped = False
         state = torch.load(self.path, weights_only=False) if self.path.exists() else None
         self.model = InCoder(Shape(**state["shape"])) if state else first_model(args, self.stream)
-        self.optimizers = Optimizers(self.model, args.muon_lr, args.embed_lr, args.adam_lr)
+        kind = torch.float32 if args.fp32 else torch.bfloat16
+        self.optimizers = Optimizers(self.model, args.muon_lr, args.embed_lr, args.adam_lr, kind)
         if state:
             self.restore(state)
 
@@ -158,7 +159,8 @@ def decay(run, tokens, weights):
     """Train `tokens` more with the rate falling to 0, and export; the checkpoint is not written."""
     begun = run.tokens
     log = run.args.work / f"decay-{begun}.jsonl"
-    train(run, log, lambda: run.decay_step((run.tokens - begun) / tokens), lambda: run.tokens >= begun + tokens, lambda: None)
+    take_step = lambda: run.decay_step((run.tokens - begun) / tokens)
+    train(run, log, take_step, lambda: run.tokens >= begun + tokens, lambda: None)
     export(run.model, weights)
     if not (weights / "tokenizer.json").exists():
         shutil.copy(HERE / "weights" / "tokenizer.json", weights / "tokenizer.json")
