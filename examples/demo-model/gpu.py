@@ -7,7 +7,7 @@
     gpu.py train --rehearse          # anywhere: the same with tiny sizes for a minute, on a CPU
 
 Worker processes mask, tokenize and pack rows; the GPU trains in bfloat16. Time, not tokens, is the budget: the
-rate falls to 0 at its end. Weights are written every minute, so that a run that is stopped leaves some.
+rate falls to 0 at its end. Weights are written six times, so that a run that is stopped leaves some.
 """
 
 import argparse
@@ -37,7 +37,7 @@ PIECE = 15_000_000  # bytes of a piece of the weights at most
 STAGES = ((0.0, (256, 512)), (0.15, (512,)), (0.65, (1024, 2048, 1024)))
 HOLD = 0.4  # share of the time at the full rate, after which it falls to 0
 CHUNK = 16_384  # tokens that a worker makes at a time
-LOG_SECONDS, EXPORT_SECONDS = 10, 60
+LOG_SECONDS, EXPORTS = 10, 6
 
 
 def arguments():
@@ -91,12 +91,12 @@ def pack(work, megabytes):
 def work(index, parts, tokenizer, stage, queues):
     """A worker process: chunks of rows of the stage's lengths, the scarcest length first."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    stream = Stream(parts, tokenizer, seed=1000 + index)
-    while True:
+    stream, parent = Stream(parts, tokenizer, seed=1000 + index), os.getppid()
+    while os.getppid() == parent:
         lengths = sorted(set(STAGES[stage.value][1]), key=lambda length: queues[length].qsize())
         ids, weight = stream.batch(max(1, CHUNK // lengths[0]), lengths[0])
         chunk = ids.astype(np.uint16), weight.astype(np.float16)
-        while True:
+        while os.getppid() == parent:
             try:
                 queues[lengths[0]].put(chunk, timeout=1)
                 break
@@ -239,7 +239,7 @@ def train(args):
             print(json.dumps(entry), flush=True)
             print(json.dumps(entry), file=log, flush=True)
             recent, logged, last_tokens = [], now, training.tokens
-        if now - exported > EXPORT_SECONDS:
+        if now - exported > args.seconds / EXPORTS:
             training.export(share)
             exported = now
     training.export(min(1.0, (time.time() - start) / args.seconds))
