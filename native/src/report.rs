@@ -3,6 +3,12 @@
 use crate::failure::{Failure, Result};
 use incoder::{Candidate, FinishReason, Generation, Infill, Infilling, Timings};
 use serde::Serialize;
+use std::path::Path;
+
+/// `1 file`, `2 files`.
+pub fn count(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
 
 /// One line of JSON.
 pub fn line(value: &impl Serialize) -> Result<String> {
@@ -52,24 +58,33 @@ pub fn generation(generation: &Generation) -> Result<String> {
     }
 }
 
-/// `incoder infill --json`.
-pub fn infilling(infilling: &Infilling) -> Result<String> {
+/// `incoder infill --json`: the first of the candidates as a whole, and all of them under "candidates" when there are several.
+/// `file` is the document's, when there are several of these.
+pub fn infilling(made: &[Infilling], file: Option<&Path>) -> Result<String> {
     #[derive(Serialize)]
     struct Filled<'a> {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        file: Option<std::borrow::Cow<'a, str>>,
         text: &'a str,
         parts: &'a [String],
         infills: Vec<Text<'a>>,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        candidates: Vec<Text<'a>>,
         retries_attempted: usize,
         complete: bool,
         timings: &'a Timings,
     }
+    let Some(first) = made.first() else { return Ok(String::new()) };
+    let several = if made.len() > 1 { made } else { &[] };
     line(&Filled {
-        text: &infilling.text,
-        parts: &infilling.parts,
-        infills: infilling.infills.iter().map(Text::from).collect(),
-        retries_attempted: infilling.retries_attempted,
-        complete: infilling.complete,
-        timings: &infilling.timings,
+        file: file.map(Path::to_string_lossy),
+        text: &first.text,
+        parts: &first.parts,
+        infills: first.infills.iter().map(Text::from).collect(),
+        candidates: several.iter().flat_map(|made| made.infills.first()).map(Text::from).collect(),
+        retries_attempted: first.retries_attempted,
+        complete: first.complete,
+        timings: &first.timings,
     })
 }
 

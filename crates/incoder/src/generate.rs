@@ -119,7 +119,7 @@ pub enum Event<'a> {
 /// One continuation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Candidate {
-    /// What follows the cursor.
+    /// What follows the cursor, without the beginning of a character that never came to its end.
     pub text: String,
     /// The tokens generated: with the one that ended it, and with those that spell what healing took back.
     pub ids: Vec<u32>,
@@ -274,6 +274,8 @@ pub(crate) struct Request<'a> {
 /// What a [`Request`] came to.
 pub(crate) struct Made {
     pub candidates: Vec<Candidate>,
+    /// What the published code has behind the text of each: U+FFFD for half a character.
+    pub unfinished: Vec<String>,
     pub prefill: Prefill,
     pub timings: Timings,
 }
@@ -295,6 +297,8 @@ struct Branch<'a> {
     remaining: Vec<u8>,
     ids: Vec<u32>,
     text: String,
+    /// U+FFFD for half a character at its end, which is no part of it.
+    unfinished: String,
     finish_reason: Option<FinishReason>,
 }
 
@@ -315,12 +319,10 @@ impl Branch<'_> {
         Ok(text)
     }
 
-    /// The text that was held back, now that nothing follows.
+    /// The text that was held back, now that nothing follows. Half a character is nobody's text.
     fn end(&mut self) -> String {
-        let (mut text, reason) = self.until.push(&self.decoder.finish());
-        if reason.is_none() {
-            text += &self.until.finish();
-        }
+        self.unfinished = self.decoder.finish();
+        let text = self.until.finish();
         self.text += &text;
         text
     }
@@ -472,13 +474,14 @@ impl Request<'_> {
                 rows = session.step(&pushes).await?.into_iter().map(Row::Logits).collect();
             }
         }
+        let unfinished = branches.iter_mut().map(|branch| std::mem::take(&mut branch.unfinished)).collect();
         let candidates = branches.into_iter().map(|branch| Candidate {
             text: branch.text,
             ids: branch.ids,
             finish_reason: branch.finish_reason.unwrap_or(full),
         });
         timings.rate();
-        Ok(Made { candidates: candidates.collect(), prefill, timings })
+        Ok(Made { candidates: candidates.collect(), unfinished, prefill, timings })
     }
 
     fn branch(&self) -> Branch<'_> {
@@ -488,6 +491,7 @@ impl Request<'_> {
             remaining: self.taken.to_vec(),
             ids: Vec::new(),
             text: String::new(),
+            unfinished: String::new(),
             finish_reason: None,
         }
     }

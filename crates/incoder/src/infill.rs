@@ -258,10 +258,12 @@ impl Filler<'_> {
                 start,
             };
             let first = self.prompt.is_none();
+            let mut unfinished = None;
             let infill = match request.run(session, &mut self.sampler, on_event).await {
                 Ok(mut made) => {
                     self.timings.add(&made.timings);
                     self.prompt.get_or_insert((ids.len(), made.prefill.cached));
+                    unfinished = made.unfinished.pop();
                     let Some(made) = made.candidates.pop() else { break };
                     Infill { text: made.text, ids: made.ids, finish_reason: made.finish_reason }
                 }
@@ -272,6 +274,8 @@ impl Filler<'_> {
             };
             tail += &taken;
             tail += &infill.text;
+            // As in the published code: what comes after sees it.
+            tail += unfinished.as_deref().unwrap_or_default();
             if infill.finish_reason == FinishReason::Eos {
                 // The published code leaves the literal in the text, so the regions after this one see it.
                 tail += &infill.ids.last().map_or_else(String::new, |&id| name(tokenizer, id));

@@ -1,6 +1,6 @@
 //! JSON as the ecosystem writes it: with a byte-order mark, and with the numbers that Python's `json` module adds.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::borrow::Cow;
 
 /// The numbers that Python writes and JSON does not have.
@@ -11,7 +11,7 @@ pub(crate) const NOT_FINITE: [&str; 3] = ["NaN", "Infinity", "-Infinity"];
 ///
 /// # Errors
 /// What is wrong, with line and column.
-pub(crate) fn parse(text: &str) -> Result<Value, String> {
+pub fn parse(text: &str) -> Result<Value, String> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let strict = serde_json::from_str(text);
     let value = strict.or_else(|error| match with_quoted_numbers(text) {
@@ -20,6 +20,27 @@ pub(crate) fn parse(text: &str) -> Result<Value, String> {
         Cow::Owned(quoted) => serde_json::from_str(&quoted).map_err(|_| first_other_error(text).unwrap_or(error)),
     });
     value.map_err(|error| explained(&error, text))
+}
+
+/// The fields of an object without those that hold, at whatever depth, a number that JSON does not have: what is left can be
+/// written as JSON again. Their names come second.
+///
+/// # Errors
+/// As [`parse`], and for what is no object.
+pub fn strict_fields(text: &str) -> Result<(Map<String, Value>, Vec<String>), String> {
+    let Value::Object(fields) = parse(text)? else { return Err("is no JSON object".to_owned()) };
+    let is_strict = serde_json::from_str::<serde::de::IgnoredAny>(text.trim_start_matches('\u{feff}')).is_ok();
+    let (kept, left): (Vec<_>, Vec<_>) = fields.into_iter().partition(|(_, value)| is_strict || !holds_replaced(value));
+    Ok((kept.into_iter().collect(), left.into_iter().map(|(name, _)| name).collect()))
+}
+
+fn holds_replaced(value: &Value) -> bool {
+    match value {
+        Value::String(text) => NOT_FINITE.contains(&text.as_str()) || text.parse::<f64>().is_ok_and(f64::is_infinite),
+        Value::Array(values) => values.iter().any(holds_replaced),
+        Value::Object(fields) => fields.values().any(holds_replaced),
+        _ => false,
+    }
 }
 
 /// The error that remains when each of the numbers above is replaced by digits of the same length.
@@ -109,6 +130,14 @@ mod tests {
         ] {
             assert_eq!(parse(text).unwrap(), value, "{text}");
         }
+    }
+
+    #[test]
+    fn what_is_no_json_can_be_left_out() {
+        let (fields, left) = strict_fields(r#"{"a": NaN, "b": "NaN ", "c": [1, {"d": 1e999}], "e": 2}"#).unwrap();
+        assert_eq!((Value::Object(fields), left), (json!({"b": "NaN ", "e": 2}), vec!["a".to_owned(), "c".to_owned()]));
+        assert_eq!(strict_fields(r#"{"a": "NaN"}"#).unwrap().1.len(), 0);
+        assert_eq!(strict_fields("[]").unwrap_err(), "is no JSON object");
     }
 
     #[test]

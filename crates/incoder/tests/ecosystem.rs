@@ -3,7 +3,7 @@
 mod support;
 
 use incoder::checkpoint::Checkpoint;
-use incoder::{Cancel, Config, Device, Error, GenerateOptions, Kv, MemoryFolder, Prompt, Session, generate};
+use incoder::{Cancel, Config, Device, Error, GenerateOptions, Kv, MemoryFolder, Prompt, generate};
 use pollster::block_on;
 use serde_json::{Value, json};
 use support::oracle;

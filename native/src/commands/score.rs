@@ -7,16 +7,19 @@ use crate::{Global, cli, engine, report};
 use std::fmt::Write;
 
 pub fn run(args: &cli::Score, global: &Global) -> Result<()> {
-    let given = super::prompt(&args.prompt)?;
+    let given = super::prompt(&args.prompt, false)?;
     let interrupt = Interrupt::install()?;
-    let mut engine = engine::open(&args.model, &args.device, global)?;
+    let prepared = engine::prepare(&args.model, &args.device, global)?;
+    super::check_prompt(&given, args.allow_sentinels, &prepared)?;
+    let mut engine = prepared.load(global)?;
     let ids = match given {
-        Given::Text(text) => engine.tokenizer.encode(&text, super::sentinels(args.allow_sentinels))?,
+        Given::Text(text, _) => engine.tokenizer.encode(&text, super::sentinels(args.allow_sentinels))?,
         Given::Ids(ids) => ids.to_vec(),
     };
     interrupt.generating();
     let score = incoder::score(&mut engine.session, &ids, args.top_logprobs, &interrupt.cancel);
     let score = pollster::block_on(score)?;
+    super::note_overflow(&engine.session, global);
     let mut output = Output::new(&interrupt.cancel);
     if global.json {
         output.exact(&report::line(&score)?);
