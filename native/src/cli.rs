@@ -2,6 +2,7 @@
 
 use crate::hub::name::ModelName;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
+use clap_complete::engine::ArgValueCompleter;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -12,13 +13,18 @@ Exit codes:
   2    the command or its input is wrong
   3    no suitable GPU
   4    the model cannot be used
+  5    infill: filled, but the model did not end every hole
   130  stopped with Ctrl-C; what there was has been printed
+
+Environment:
+  INCODER_MODEL, INCODER_DEVICE   what -m and -d are when they are left out
+  HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE   as for Python's huggingface_hub
 
 Meta's InCoder weights are licensed CC-BY-NC 4.0 (no commercial use). They are not part of this program.";
 
 /// Fill holes in code, and continue it, with InCoder models on any GPU.
 #[derive(Debug, Parser)]
-#[command(name = "incoder", version, after_help = EXIT_CODES, arg_required_else_help = true)]
+#[command(name = "incoder", version, after_help = EXIT_CODES, arg_required_else_help = true, args_override_self = true)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Option<Command>,
@@ -64,6 +70,15 @@ pub enum Command {
         /// Which shell
         shell: clap_complete::Shell,
     },
+    /// Print the manual page (`incoder man | man -l -`)
+    Man {
+        /// The page of this command; several words for one within another
+        #[arg(value_name = "COMMAND")]
+        command: Vec<String>,
+    },
+    /// Print the version (the same as `incoder --version`)
+    #[command(hide = true)]
+    Version,
 }
 
 #[derive(Debug, Args)]
@@ -78,8 +93,8 @@ pub struct Generate {
     pub shown: Shown,
     #[command(flatten)]
     pub decoding: Decoding,
-    /// At most this many new tokens
-    #[arg(short = 'n', long, visible_aliases = ["predict", "n-predict"], value_name = "N", default_value_t = 128, value_parser = positive())]
+    /// At most this many new tokens; -1: until the model ends the text or the context is full
+    #[arg(short = 'n', long, visible_aliases = ["predict", "n-predict"], value_name = "N", default_value = "128", value_parser = new_tokens, allow_negative_numbers = true)]
     pub max_tokens: usize,
     /// This many candidates, from one reading of the prompt
     #[arg(long = "n", value_name = "K", default_value_t = 1, value_parser = positive())]
@@ -88,15 +103,20 @@ pub struct Generate {
     #[arg(long)]
     pub ignore_eos: bool,
     /// Stop before this text; may be given more than once
-    #[arg(long, value_name = "TEXT")]
+    #[arg(short = 'r', long, visible_alias = "reverse-prompt", value_name = "TEXT", value_parser = stop_text)]
     pub stop: Vec<String>,
+    /// Take \n, \t, \r, \", \' and \\ in --prompt and --stop as what they stand for
+    #[arg(short, long)]
+    pub escape: bool,
 }
 
 #[derive(Debug, Args)]
 pub struct Infill {
-    /// The file to fill, `-` for stdin; every marker in it is a hole
+    /// The file to fill, `-` for stdin; every marker in it is a hole, or the place where FILE:LINE:COL says
+    ///
+    /// Several files are filled one after the other, from one loading of the model: with --in-place, --diff or --json.
     #[arg(value_name = "FILE", group = "document", conflicts_with_all = ["parts", "prefix_file", "suffix_file"])]
-    argument: Option<PathBuf>,
+    arguments: Vec<PathBuf>,
     /// The same FILE, said with a flag
     #[arg(short = 'f', long = "file", value_name = "FILE", group = "document", conflicts_with_all = ["parts", "prefix_file", "suffix_file"])]
     flag: Option<PathBuf>,
@@ -122,7 +142,10 @@ pub struct Infill {
     /// Write the filled text back to FILE
     #[arg(short, long, requires = "document")]
     pub in_place: bool,
-    /// Print a unified diff instead of the filled text
+    /// Leave FILE as it is unless the model ended every hole
+    #[arg(long, requires = "in_place")]
+    pub only_complete: bool,
+    /// Print a unified diff instead of the filled text; with --in-place both
     #[arg(long, requires = "document", conflicts_with = "json")]
     pub diff: bool,
     #[command(flatten)]
@@ -145,9 +168,18 @@ pub struct Infill {
     pub whole_region: bool,
     #[command(flatten)]
     pub decoding: Decoding,
-    /// At most this many new tokens in a hole
-    #[arg(short = 'n', long, visible_aliases = ["predict", "n-predict"], value_name = "N", default_value_t = 128, value_parser = positive())]
+    /// At most this many new tokens in a hole; -1: until the model ends it or the context is full
+    #[arg(short = 'n', long, visible_aliases = ["predict", "n-predict"], value_name = "N", default_value = "128", value_parser = new_tokens, allow_negative_numbers = true)]
     pub max_tokens: usize,
+    /// This many candidates for the one hole
+    #[arg(long = "n", value_name = "K", default_value_t = 1, value_parser = positive(), conflicts_with_all = ["in_place", "diff"])]
+    pub candidates: usize,
+    /// End a hole before this text, such as $'\n' for the rest of a line; may be given more than once
+    #[arg(short = 'r', long, visible_alias = "reverse-prompt", value_name = "TEXT", value_parser = stop_text)]
+    pub stop: Vec<String>,
+    /// Take \n, \t, \r, \", \' and \\ in --stop as what they stand for
+    #[arg(short, long)]
+    pub escape: bool,
     /// Try this often until every hole was ended by the model
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = positive())]
     pub retries: usize,
@@ -157,9 +189,9 @@ pub struct Infill {
 }
 
 impl Infill {
-    /// FILE, whichever way it was given.
-    pub fn file(&self) -> Option<&Path> {
-        self.argument.as_deref().or(self.flag.as_deref())
+    /// Every FILE, whichever way it was given.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.arguments.iter().chain(&self.flag).map(PathBuf::as_path)
     }
 }
 
@@ -219,8 +251,22 @@ pub struct Model {
     ///
     /// InCoder's own weights (facebook/incoder-1B, facebook/incoder-6B) are CC-BY-NC 4.0: no commercial use. They are
     /// not part of this program.
-    #[arg(short = 'm', long = "model", value_name = "MODEL", value_hint = ValueHint::AnyPath)]
-    pub name: Option<OsString>,
+    ///
+    /// Left out, the environment variable INCODER_MODEL says which.
+    #[arg(short = 'm', long = "model", visible_alias = "hf-repo", value_name = "MODEL", value_hint = ValueHint::AnyPath, add = ArgValueCompleter::new(crate::complete::models))]
+    name: Option<OsString>,
+}
+
+impl Model {
+    /// What -m or INCODER_MODEL names.
+    pub fn name(&self) -> Option<OsString> {
+        or_environment(self.name.clone(), "INCODER_MODEL")
+    }
+}
+
+/// What was given, or else what the environment says; an empty variable is as none.
+pub fn or_environment(given: Option<OsString>, variable: &str) -> Option<OsString> {
+    given.or_else(|| std::env::var_os(variable).filter(|value| !value.is_empty()))
 }
 
 #[derive(Debug, Args)]
@@ -277,8 +323,8 @@ pub struct Plan {
     /// A folder, org/name[@revision] of the hub, 1B or 6B (left out: the demo model)
     #[arg(value_name = "MODEL", value_hint = ValueHint::AnyPath)]
     pub model: Option<OsString>,
-    /// Tokens that the context holds (left out: what the model was trained on)
-    #[arg(short, long, value_name = "N", value_parser = positive())]
+    /// Tokens that the context holds (left out, or 0: what the model was trained on)
+    #[arg(short, long, value_name = "N", value_parser = tokens)]
     pub ctx_size: Option<usize>,
     /// Candidates from one prompt: they share its tokens in the KV cache, and each takes -n for itself
     #[arg(long, value_name = "K", default_value_t = 1, value_parser = positive())]
@@ -326,14 +372,20 @@ pub struct Bench {
     /// How the figures are printed (left out: md; json with --json)
     #[arg(short, long, value_enum, value_name = "FORMAT", conflicts_with = "json")]
     pub output: Option<Table>,
-    /// Which GPU: its number or a part of its name from `incoder devices`; `cpu` for the slow reference (-d is the depth)
-    #[arg(long, value_name = "DEVICE")]
+    /// Which GPU: its number or a part of its name from `incoder devices`; `cpu` for the CPU (-d is the depth)
+    #[arg(long, value_name = "DEVICE", add = ArgValueCompleter::new(crate::complete::devices))]
     pub device: Option<String>,
+    /// As in llama-bench: 0 times the CPU, any other number the GPU
+    #[arg(long, value_name = "N", value_parser = layers, allow_negative_numbers = true)]
+    pub n_gpu_layers: Option<bool>,
+    /// Accepted as llama-bench has it, and without effect: the CPU computes in one thread
+    #[arg(short, long, value_name = "N", hide_short_help = true)]
+    pub threads: Option<u32>,
     /// Number format of the KV cache
     #[arg(long, value_enum, default_value_t = Kv::F16)]
     pub kv: Kv,
-    /// Tokens that the context holds (left out: what the model was trained on)
-    #[arg(short, long, value_name = "N", value_parser = positive())]
+    /// Tokens that the context holds (left out, or 0: what the model was trained on)
+    #[arg(short, long, value_name = "N", value_parser = tokens)]
     pub ctx_size: Option<usize>,
 }
 
@@ -355,7 +407,8 @@ pub enum Shape {
 pub enum Table {
     /// A table in Markdown
     Md,
-    /// One JSON object
+    /// One JSON object, in one line
+    #[value(alias = "jsonl")]
     Json,
     /// Comma-separated values, one line a row
     Csv,
@@ -363,6 +416,7 @@ pub enum Table {
 
 #[derive(Debug, Subcommand)]
 pub enum Models {
+    #[command(visible_alias = "download")]
     /// Download models, or bring them up to date, and print their folders
     Pull {
         /// org/name[@revision], for example facebook/incoder-1B
@@ -372,11 +426,13 @@ pub enum Models {
     /// List the models in the cache that this program can run, and their unfinished downloads
     ///
     /// The cache may hold others, of other programs: only those whose config.json has the model_type xglm are listed.
+    #[command(visible_alias = "list")]
     Ls,
     /// Remove a model from the cache, or one revision of it
+    #[command(visible_alias = "remove")]
     Rm {
         /// org/name, or org/name@revision for one revision
-        #[arg(value_name = "MODEL", value_parser = ModelName::parse)]
+        #[arg(value_name = "MODEL", value_parser = ModelName::parse, add = ArgValueCompleter::new(crate::complete::cached_models))]
         model: ModelName,
         /// Do not ask
         #[arg(short, long)]
@@ -385,39 +441,66 @@ pub enum Models {
     /// Compare a model's files in the cache with their hashes, and remove the damaged ones
     Verify {
         /// org/name
-        #[arg(value_name = "MODEL", value_parser = ModelName::parse)]
+        #[arg(value_name = "MODEL", value_parser = ModelName::parse, add = ArgValueCompleter::new(crate::complete::cached_models))]
         model: ModelName,
     },
     /// Print the folder of a model in the cache
     Path {
         /// org/name[@revision]
-        #[arg(value_name = "MODEL", value_parser = ModelName::parse)]
+        #[arg(value_name = "MODEL", value_parser = ModelName::parse, add = ArgValueCompleter::new(crate::complete::cached_models))]
         model: ModelName,
     },
 }
 
 #[derive(Debug, Args)]
 pub struct Device {
-    /// Which GPU: its number or a part of its name from `incoder devices`; `cpu` for the slow reference
-    #[arg(short = 'd', long = "device", value_name = "DEVICE")]
-    pub select: Option<String>,
+    /// Which GPU: its number or a part of its name from `incoder devices`; `cpu` for the CPU (left out: INCODER_DEVICE, or the
+    /// fastest)
+    #[arg(short = 'd', long = "device", value_name = "DEVICE", add = ArgValueCompleter::new(crate::complete::devices))]
+    select: Option<String>,
     /// Number format of the KV cache
-    #[arg(long, value_enum, default_value_t = Kv::F16)]
+    #[arg(long, value_enum, default_value_t = Kv::Auto)]
     pub kv: Kv,
-    /// Tokens that the context holds (left out: what the model was trained on)
-    #[arg(short, long, value_name = "N", value_parser = positive())]
-    pub ctx_size: Option<usize>,
+    /// Tokens that the context holds (left out, or 0: what the model was trained on)
+    #[arg(short, long, value_name = "N", value_parser = tokens)]
+    ctx_size: Option<usize>,
+    /// As in llama.cpp: 0 computes on the CPU, any other number on the GPU
+    #[arg(long, visible_alias = "gpu-layers", value_name = "N", value_parser = layers, allow_negative_numbers = true)]
+    n_gpu_layers: Option<bool>,
+    /// Accepted as llama.cpp has it, and without effect: the CPU computes in one thread
+    #[arg(short, long, value_name = "N", allow_negative_numbers = true, hide_short_help = true)]
+    threads: Option<i64>,
+}
+
+impl Device {
+    /// What -d or INCODER_DEVICE names.
+    pub fn select(&self) -> Option<String> {
+        let cpu = self.n_gpu_layers.filter(|on_gpu| !on_gpu).map(|_| "cpu".to_owned());
+        cpu.or_else(|| self.select.clone()).or_else(|| {
+            if self.n_gpu_layers.is_some() { None } else { or_environment(None, "INCODER_DEVICE")?.into_string().ok() }
+        })
+    }
+
+    /// Tokens that the context is to hold, where that was said.
+    pub fn context(&self) -> Option<usize> {
+        self.ctx_size.filter(|&size| size > 0)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Kv {
+    /// fp16, and fp32 from the first key or value on that fp16 cannot hold
+    Auto,
+    /// Half precision
     F16,
+    /// Single precision: twice the memory
     F32,
 }
 
 impl Kv {
     pub fn name(self) -> &'static str {
         match self {
+            Self::Auto => "auto",
             Self::F16 => "f16",
             Self::F32 => "f32",
         }
@@ -427,6 +510,7 @@ impl Kv {
 impl From<Kv> for incoder::Kv {
     fn from(kv: Kv) -> Self {
         match kv {
+            Kv::Auto => Self::Auto,
             Kv::F16 => Self::F16,
             Kv::F32 => Self::F32,
         }
@@ -513,21 +597,95 @@ pub struct Decoding {
     /// Keep the likeliest tokens up to this total probability
     #[arg(long, value_name = "P", default_value_t = 0.95, value_parser = probability)]
     pub top_p: f64,
-    /// Keep this many of the likeliest tokens; 0 keeps all
-    #[arg(long, value_name = "K", default_value_t = 50)]
+    /// Keep this many of the likeliest tokens; 0 or less keeps all
+    #[arg(long, value_name = "K", default_value = "50", value_parser = at_most_all, allow_negative_numbers = true)]
     pub top_k: usize,
+    /// Keep tokens that are at least this often as likely as the likeliest; 0 keeps all
+    #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = share)]
+    pub min_p: f64,
     /// Divide the logits of tokens already in the text by this
     #[arg(long, value_name = "R", default_value_t = 1.0, value_parser = above_zero)]
     pub repeat_penalty: f64,
-    /// The same seed gives the same text on the same GPU (left out: a new one every time)
-    #[arg(short, long)]
-    pub seed: Option<u64>,
+    /// The same seed gives the same text on the same GPU (left out, or -1: a new one every time)
+    #[arg(short, long, value_parser = seed, allow_negative_numbers = true)]
+    seed: Option<Seed>,
     /// Do not complete the token that the cursor is in
     #[arg(long)]
     pub no_heal: bool,
     /// Do not try what followed the same tokens before (the text is the same, and often slower to come)
     #[arg(long)]
     pub no_lookup: bool,
+}
+
+impl Decoding {
+    /// The seed, where one was given.
+    pub fn seed(&self) -> Option<u64> {
+        self.seed.and_then(|seed| seed.0)
+    }
+}
+
+/// A seed; none for a new one every time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Seed(Option<u64>);
+
+fn seed(text: &str) -> Result<Seed, String> {
+    match text {
+        "-1" => Ok(Seed(None)),
+        _ => text.parse().map(|seed| Seed(Some(seed))).map_err(|_| "not a whole number of 0 or more, or -1".into()),
+    }
+}
+
+/// New tokens: as many as said, or for a negative number as many as there is room for.
+fn new_tokens(text: &str) -> Result<usize, String> {
+    match text.parse::<i64>() {
+        Ok(n @ 1..=0xffff_ffff) => Ok(n as usize),
+        Ok(-2 | -1) => Ok(UNTIL_THE_END),
+        _ => Err("not a number of tokens of 1 or more, or -1 for as many as there is room for".into()),
+    }
+}
+
+/// More tokens than any context holds.
+pub const UNTIL_THE_END: usize = u32::MAX as usize;
+
+fn at_most_all(text: &str) -> Result<usize, String> {
+    let number = text.parse::<i64>().map_err(|_| "not a whole number".to_owned())?;
+    Ok(usize::try_from(number).unwrap_or(0))
+}
+
+/// llama.cpp's number of layers on the GPU: whether there are any.
+fn layers(text: &str) -> Result<bool, String> {
+    match text {
+        "all" | "auto" => Ok(true),
+        _ => text.parse::<i64>().map(|layers| layers != 0).map_err(|_| "not a number of layers, all or auto".into()),
+    }
+}
+
+fn stop_text(text: &str) -> Result<String, String> {
+    if text.is_empty() {
+        Err("an empty text stands everywhere: nothing would be generated".into())
+    } else {
+        Ok(text.into())
+    }
+}
+
+/// `\n` and its like as what they stand for; others stay as they are.
+pub fn unescaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text.chars();
+    while let Some(c) = rest.next() {
+        let known = match rest.clone().next().filter(|_| c == '\\') {
+            Some('n') => Some('\n'),
+            Some('t') => Some('\t'),
+            Some('r') => Some('\r'),
+            Some(quoted @ ('\\' | '"' | '\'')) => Some(quoted),
+            _ => None,
+        };
+        if known.is_some() {
+            rest.next();
+        }
+        out.push(known.unwrap_or(c));
+    }
+    out
 }
 
 fn positive() -> impl clap::builder::TypedValueParser<Value = usize> {
@@ -591,6 +749,10 @@ fn above_zero(text: &str) -> Result<f64, String> {
     number(text).and_then(|v| if v > 0.0 { Ok(v) } else { Err("must be more than 0".into()) })
 }
 
+fn share(text: &str) -> Result<f64, String> {
+    number(text).and_then(|v| if (0.0..=1.0).contains(&v) { Ok(v) } else { Err("must be 0 to 1".into()) })
+}
+
 fn probability(text: &str) -> Result<f64, String> {
     number(text).and_then(|v| if v > 0.0 && v <= 1.0 { Ok(v) } else { Err("must be more than 0 and at most 1".into()) })
 }
@@ -623,6 +785,36 @@ mod tests {
         assert_eq!(generate.prompt.ids, Some(Ids(vec![2, 17, 99])));
     }
 
+    /// What people who come from llama.cpp type.
+    #[test]
+    fn llama_cpp_habits_are_understood() {
+        let generate = |args: &[&str]| {
+            let all = [&["incoder", "generate", "-p", "x"], args].concat();
+            match Cli::parse_from(crate::args::understood(all.iter().map(Into::into).collect())).command {
+                Some(Command::Generate(generate)) => generate,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(generate(&["-n", "-1"]).max_tokens, UNTIL_THE_END);
+        assert_eq!(generate(&["--n-predict", "-2"]).max_tokens, UNTIL_THE_END);
+        assert_eq!((generate(&["-s", "-1"]).decoding.seed(), generate(&["-s", "7"]).decoding.seed()), (None, Some(7)));
+        assert_eq!(
+            (generate(&["-c", "0"]).device.context(), generate(&["-c", "64"]).device.context()),
+            (None, Some(64))
+        );
+        for all in ["-1", "0"] {
+            assert_eq!(generate(&["--top-k", all]).decoding.top_k, 0);
+        }
+        assert_eq!(generate(&["--min-p", "0.05"]).decoding.min_p, 0.05);
+        assert_eq!(generate(&["-r", "a", "--stop", "b", "--reverse-prompt", "c"]).stop, ["a", "b", "c"]);
+        assert_eq!(generate(&["-ngl", "0", "-t", "8"]).device.select().as_deref(), Some("cpu"));
+        assert!(generate(&["-ngl", "99"]).device.n_gpu_layers.is_some_and(|on_gpu| on_gpu));
+        assert_eq!(generate(&["-hf", "org/name"]).model.name(), Some("org/name".into()));
+        assert_eq!(generate(&["-n", "3", "-n", "5", "--temp", "1", "--temp", "0.5"]).max_tokens, 5);
+        assert!(generate(&["-e"]).escape);
+        assert_eq!(unescaped(r#"a\n\\n\t\q\"\"#), "a\n\\n\t\\q\"\\");
+    }
+
     #[test]
     fn bench_takes_lists_and_a_pair() {
         let bench = |more: &[&str]| match Cli::parse_from(["incoder", "bench"].iter().chain(more)).command {
@@ -648,6 +840,10 @@ mod tests {
             ["generate", "--n", "0"],
             ["generate", "--ids", "2,x"],
             ["generate", "--ids", "-5"],
+            ["generate", "-n", "-3"],
+            ["generate", "-s", "-2"],
+            ["generate", "--min-p", "1.5"],
+            ["infill", "--stop", ""],
             ["infill", "--at", "0:1"],
             ["plan", "--candidates", "0"],
             ["bench", "-p", "many"],

@@ -1,15 +1,17 @@
 //! A model on a device, ready to be asked: what every command that computes begins with.
 
 use crate::cli;
-use crate::failure::{Failure, NO_GPU, Result};
-use crate::hub::Needs;
+use crate::failure::{Failure, MODEL, NO_GPU, Result};
+use crate::hub::{self, Needs};
 use crate::terminal::{Interrupt, Loading, note};
-use crate::{Global, model_folder, tuning};
+use crate::{Global, fastest, model_folder, tuning};
 use incoder::{Config, Device, Error, Folder, Gpu, GpuOptions, LoadOptions, Session, Tokenizer};
+use std::ffi::{OsStr, OsString};
 
 /// tokenizer.json of a vocabulary of 50,000 has 2 MB; anything near this is not one.
 const MAX_TOKENIZER_BYTES: u64 = 64 << 20;
-const MAX_CONFIG_BYTES: u64 = 1 << 20;
+/// A model that one thread computes in reasonable time: without a GPU it is not refused.
+const SMALL_PARAMETERS: u64 = 300_000_000;
 /// Random weights are the same every time.
 const SEED: u32 = 1;
 
@@ -26,27 +28,71 @@ pub struct Engine {
     pub tokenizer: Tokenizer,
 }
 
-/// Opens the model and the device. Files are looked at first, so that a wrong folder costs no time on the GPU.
-pub fn open(model: &cli::Model, device: &cli::Device, global: &Global) -> Result<Engine> {
-    let folder = model_folder::open(model.name.as_deref(), Needs::Everything, global)?;
+/// A model of which everything is known but its weights: what is wrong with the input is said before these are loaded.
+pub struct Prepared<'a> {
+    pub tokenizer: Tokenizer,
+    pub config: Config,
+    folder: Box<dyn Folder>,
+    name: Option<OsString>,
+    device: &'a cli::Device,
+}
+
+/// Opens the model: its config and its tokenizer. One of the hub is downloaded where it is not in the cache.
+pub fn prepare<'a>(model: &cli::Model, device: &'a cli::Device, global: &Global) -> Result<Prepared<'a>> {
+    let name = model.name();
+    let folder = model_folder::open(name.as_deref(), Needs::Everything, global)?;
     let tokenizer = tokenizer(folder.as_ref())?;
-    let config = Config::from_json(&pollster::block_on(folder.text("config.json", MAX_CONFIG_BYTES))?)?;
+    let config = pollster::block_on(Config::read(folder.as_ref()))?;
     if tokenizer.vocab_size() > config.vocab_size {
         let (ids, rows) = (tokenizer.vocab_size(), config.vocab_size);
         return Err(Failure::model(format!(
             "tokenizer.json has {ids} ids, config.json says vocab_size {rows}: they are not of one model"
         )));
     }
-    let is_demo = model.name.is_none();
-    let on = choose(device.select.as_deref(), is_demo, global.quiet)?;
-    let options = LoadOptions { context: device.ctx_size, kv: device.kv.into(), warm_up: false };
-    let name = match &on {
-        Device::Gpu(gpu) => format!("{} ({})", gpu.report().name, gpu.report().backend),
-        _ => "the CPU".to_owned(),
-    };
-    let which = model.name.as_ref().map_or("the demo model".to_owned(), |name| name.display().to_string());
-    tracing::info!("{which}, {:.1}M parameters, on {name}", config.parameters() as f64 / 1e6);
-    Ok(Engine { session: load(Origin::Folder(folder.as_ref()), &on, &options, global)?, tokenizer })
+    Ok(Prepared { tokenizer, config, folder, name, device })
+}
+
+impl Prepared<'_> {
+    /// Tokens that the context will hold.
+    pub fn capacity(&self) -> usize {
+        self.device.context().unwrap_or(self.config.max_position_embeddings)
+    }
+
+    /// Loads the weights onto the device.
+    pub fn load(self, global: &Global) -> Result<Engine> {
+        let Self { tokenizer, config, folder, name, device } = self;
+        let select = device.select();
+        let mut on = choose(select.as_deref(), config.parameters() <= SMALL_PARAMETERS, global.quiet)?;
+        if let (None, Device::Gpu(gpu)) = (&select, &on)
+            && gpu.report().kind == "software"
+        {
+            on = fastest::of(gpu.clone(), &config);
+        }
+        let options = LoadOptions { context: device.context(), kv: device.kv.into(), warm_up: false };
+        let where_to = match &on {
+            Device::Gpu(gpu) => format!("{} ({})", gpu.report().name, gpu.report().backend),
+            _ => "the CPU".to_owned(),
+        };
+        let which = name.as_ref().map_or("the demo model".to_owned(), |name| name.display().to_string());
+        tracing::info!("{which}, {:.1}M parameters, on {where_to}", config.parameters() as f64 / 1e6);
+        let session = load(Origin::Folder(folder.as_ref()), &on, &options, global);
+        Ok(Engine { session: session.map_err(|failure| about_cache(failure, name.as_deref()))?, tokenizer })
+    }
+}
+
+/// What is wrong with a model of the cache may be its download.
+fn about_cache(failure: Failure, name: Option<&OsStr>) -> Failure {
+    match name.map(hub::name::classify) {
+        Some(Ok(hub::name::Named::Hub(model))) if failure.code == MODEL => {
+            let Failure { code, message } = failure;
+            let id = model.id();
+            Failure {
+                code,
+                message: format!("{message}; `incoder models verify {id}` tells whether its download is damaged"),
+            }
+        }
+        _ => failure,
+    }
 }
 
 /// Loads a model, under a bar when it takes a while.
@@ -61,7 +107,7 @@ pub fn load(origin: Origin<'_>, on: &Device, options: &LoadOptions, global: &Glo
         let on = match on {
             Device::Gpu(gpu) => {
                 let config = match origin {
-                    Origin::Folder(folder) => Config::from_json(&folder.text("config.json", MAX_CONFIG_BYTES).await?)?,
+                    Origin::Folder(folder) => Config::read(folder).await?,
                     Origin::Random(config) => config.clone(),
                 };
                 Device::Gpu(tuning::tuned(gpu, &config).await?)
@@ -79,31 +125,39 @@ pub fn load(origin: Origin<'_>, on: &Device, options: &LoadOptions, global: &Glo
 /// The tokenizer alone: for the commands that need no weights.
 pub fn open_tokenizer(model: &cli::Model, global: &Global) -> Result<Tokenizer> {
     let _interrupt = Interrupt::install()?;
-    tokenizer(model_folder::open(model.name.as_deref(), Needs::Tokenizer, global)?.as_ref())
+    tokenizer(model_folder::open(model.name().as_deref(), Needs::Tokenizer, global)?.as_ref())
 }
 
 fn tokenizer(folder: &dyn Folder) -> Result<Tokenizer> {
     Ok(Tokenizer::from_json(&pollster::block_on(folder.text("tokenizer.json", MAX_TOKENIZER_BYTES))?)?)
 }
 
-/// The device that was asked for, or the best GPU. With no GPU at all the demo model still runs, on the CPU; a real
-/// model would take minutes a token there, so that has to be asked for.
-pub fn choose(select: Option<&str>, is_demo: bool, quiet: bool) -> Result<Device> {
+/// The device that was asked for, or the best GPU. With no GPU at all a small model still runs, on the CPU; a large one would
+/// take long there, so that has to be asked for.
+pub fn choose(select: Option<&str>, is_small: bool, quiet: bool) -> Result<Device> {
     if select.is_some_and(|name| name.eq_ignore_ascii_case("cpu")) {
-        note(quiet, "computing on the CPU with the plain reference: right, and slow");
+        tracing::info!("computing on the CPU, in one thread");
         return Ok(Device::Cpu);
     }
     let options = GpuOptions { adapter: select.map(String::from), ..GpuOptions::default() };
     match pollster::block_on(Gpu::open(&options)) {
         Ok(gpu) => Ok(Device::Gpu(gpu)),
-        Err(Error::NoAdapter { .. }) if select.is_none() && is_demo => {
-            note(quiet, "no GPU found: computing on the CPU with the plain reference, which is slow");
+        Err(Error::NoAdapter { .. }) if select.is_none() && is_small => {
+            note(quiet, "no GPU found: computing on the CPU");
             Ok(Device::Cpu)
         }
-        Err(Error::NoAdapter { reason }) if select.is_some() => {
-            let message = format!("no such GPU: {reason}; `incoder devices` lists them, and `-d cpu` is always there");
-            Err(Failure { code: NO_GPU, message })
-        }
+        Err(Error::NoAdapter { .. }) if select.is_some() => Err(no_such_gpu(select.unwrap_or_default())),
         Err(error) => Err(error.into()),
     }
+}
+
+fn no_such_gpu(name: &str) -> Failure {
+    let found: Vec<String> = pollster::block_on(Gpu::list()).into_iter().map(|report| report.name).collect();
+    let number = |(i, name): (usize, &String)| format!("{i} ({name})");
+    let have = match &found[..] {
+        [] => "there is none".to_owned(),
+        found => format!("there is {}", found.iter().enumerate().map(number).collect::<Vec<_>>().join(", ")),
+    };
+    let message = format!("no GPU {name:?}: {have}; `incoder devices` lists them, and `-d cpu` is always there");
+    Failure { code: NO_GPU, message }
 }

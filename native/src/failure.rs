@@ -7,6 +7,8 @@ pub const RUNTIME: u8 = 1;
 pub const USAGE: u8 = 2;
 pub const NO_GPU: u8 = 3;
 pub const MODEL: u8 = 4;
+/// Filled, but the model did not end every hole.
+pub const INCOMPLETE: u8 = 5;
 /// What a shell reports for a program that Ctrl-C ended: a script must not take half a result for a whole one.
 pub const INTERRUPTED: u8 = 130;
 
@@ -34,6 +36,11 @@ impl Failure {
         Self { code: INTERRUPTED, message: message.into() }
     }
 
+    /// Filled, but the model did not end every hole: said by the exit code and, where notes are wanted, by a note.
+    pub fn incomplete() -> Self {
+        Self { code: INCOMPLETE, message: String::new() }
+    }
+
     /// The model folder cannot be used.
     pub fn model(message: impl Into<String>) -> Self {
         Self { code: MODEL, message: message.into() }
@@ -55,7 +62,7 @@ impl From<incoder::Error> for Failure {
         let code = match &error {
             E::NoAdapter { .. } | E::Limit { .. } | E::OutOfMemory { .. } => NO_GPU,
             E::Unsupported { .. } | E::Config { .. } | E::Tokenizer { .. } => MODEL,
-            E::Checkpoint { .. } | E::Tensor { .. } | E::Source { .. } => MODEL,
+            E::Checkpoint { .. } | E::Tensor { .. } | E::Source { .. } | E::KvOverflow { .. } => MODEL,
             E::Context { .. } | E::Argument { .. } => USAGE,
             E::Cancelled => return Self::interrupted("stopped before the first token"),
             _ => RUNTIME,

@@ -2,26 +2,24 @@
 
 use crate::cli::Ids;
 use crate::failure::{Failure, Result};
-use std::io::Read;
+use crate::files;
+use crate::text::Text;
 use std::path::Path;
 
-/// The bytes of a file, or of stdin where the path is `-`.
-pub fn read_bytes(path: &Path) -> Result<Vec<u8>> {
+/// The text of a file, or of stdin where the path is `-`, with its byte-order mark apart. What is not UTF-8 is refused: the
+/// model's tokens are text.
+pub fn read(path: &Path) -> Result<Text> {
     let name = name_of(path);
-    if is_stdin(path) {
-        let mut bytes = Vec::new();
-        std::io::stdin().lock().read_to_end(&mut bytes).map_err(|e| Failure::usage(format!("{name}: {e}")))?;
-        return Ok(bytes);
-    }
-    std::fs::read(path).map_err(|e| Failure::usage(format!("{name}: {e}")))
+    let bytes = match is_stdin(path) {
+        true => files::to_end(std::io::stdin().lock(), &name)?,
+        false => files::read(path, &name)?,
+    };
+    Text::read(bytes, &name)
 }
 
-/// The text of a file, or of stdin where the path is `-`. What is not UTF-8 is refused: the model's tokens are text.
+/// The same, for a text whose file is not written again: without the mark.
 pub fn read_text(path: &Path) -> Result<String> {
-    String::from_utf8(read_bytes(path)?).map_err(|e| {
-        let at = e.utf8_error().valid_up_to();
-        Failure::usage(format!("{} is not UTF-8: byte {} begins no character", name_of(path), at + 1))
-    })
+    Ok(read(path)?.body)
 }
 
 pub fn is_stdin(path: &Path) -> bool {

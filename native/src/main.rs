@@ -1,9 +1,14 @@
 //! The `incoder` command. What it can do is in cli.rs; each command has its file under commands/.
 
+mod args;
 mod cli;
 mod commands;
+mod complete;
+mod document;
 mod engine;
 mod failure;
+mod fastest;
+mod files;
 mod headless;
 mod hub;
 mod input;
@@ -11,6 +16,7 @@ mod model_folder;
 mod report;
 mod split;
 mod terminal;
+mod text;
 mod tuning;
 mod write_back;
 
@@ -36,14 +42,33 @@ impl Global {
 
 fn main() -> ExitCode {
     headless::silence_device_select();
-    let cli = Cli::parse();
+    // Where a shell asks what may follow, that is answered, and the program ends.
+    clap_complete::CompleteEnv::with_factory(Cli::command).complete();
+    let cli = match Cli::try_parse_from(args::understood(std::env::args_os().collect())) {
+        Ok(cli) => cli,
+        Err(error) => return said(&error),
+    };
     log_to_stderr(cli.verbose);
     match run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            terminal::error(&failure);
+            if !failure.message.is_empty() {
+                terminal::error(&failure);
+            }
             ExitCode::from(failure.code)
         }
+    }
+}
+
+/// Help, version, or what is wrong with the arguments. What cannot be printed is a failure here as everywhere.
+fn said(error: &clap::Error) -> ExitCode {
+    let printed = error.print().and_then(|()| std::io::Write::flush(&mut std::io::stdout()));
+    match printed {
+        Err(e) if !error.use_stderr() && e.kind() != std::io::ErrorKind::BrokenPipe => {
+            terminal::error(&Failure::runtime(format!("stdout: {}", files::explained(&e))));
+            ExitCode::from(failure::RUNTIME)
+        }
+        _ => ExitCode::from(error.exit_code() as u8),
     }
 }
 
@@ -63,16 +88,55 @@ fn run(cli: &Cli) -> Result<()> {
         Some(Command::Bench(args)) => commands::bench::run(args, &global),
         Some(Command::Models(models)) => commands::models::run(models, &global),
         Some(Command::Devices) => commands::devices::run(&global),
+        Some(Command::Completions { .. } | Command::Man { .. }) if global.json => {
+            Err(Failure::usage("what is printed is for another program as it is: there is no JSON form of it"))
+        }
         Some(Command::Completions { shell }) => completions(*shell),
+        Some(Command::Man { command }) => man(command),
+        Some(Command::Version) => version(&global),
         None => Err(Failure::usage("no command: `incoder --help` lists them")),
     }
 }
 
+/// The script asks this program, so that it offers the models of the cache and the devices as they are then.
 fn completions(shell: clap_complete::Shell) -> Result<()> {
+    let shells = clap_complete::env::Shells::builtins();
+    let name = shell.to_string();
+    let known = shells.completer(&name).ok_or_else(|| Failure::usage(format!("there is no script for {name}")))?;
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "incoder", &mut script);
+    let written = known.write_registration("COMPLETE", "incoder", "incoder", "incoder", &mut script);
+    written.map_err(|e| Failure::runtime(e.to_string()))?;
+    print(&String::from_utf8_lossy(&script))
+}
+
+/// The manual page of the program, or of one of its commands.
+fn man(words: &[String]) -> Result<()> {
+    let mut command = Cli::command();
+    command.build();
+    for word in words {
+        let missing = || Failure::usage(format!("there is no command {word}: `incoder --help` lists them"));
+        command = command.find_subcommand(word).ok_or_else(missing)?.clone();
+    }
+    let name = [&["incoder".to_owned()], words].concat().join("-");
+    let mut page = Vec::new();
+    let rendered = clap_mangen::Man::new(command.display_name(name.clone())).title(name).render(&mut page);
+    rendered.map_err(|e| Failure::runtime(e.to_string()))?;
+    print(&String::from_utf8_lossy(&page))
+}
+
+fn version(global: &Global) -> Result<()> {
+    #[derive(serde::Serialize)]
+    struct Version {
+        version: &'static str,
+    }
+    let version = env!("CARGO_PKG_VERSION");
+    let text = if global.json { report::line(&Version { version })? } else { format!("incoder {version}\n") };
+    print(&text)
+}
+
+fn print(text: &str) -> Result<()> {
     let mut output = terminal::Output::new(&incoder::Cancel::default());
-    output.exact(&String::from_utf8_lossy(&script));
+    output.exact(text);
     output.finish()
 }
 

@@ -2,6 +2,7 @@
 
 use crate::Global;
 use crate::failure::{Failure, Result};
+use crate::files::{explained, other_kind};
 use crate::hub::{self, Needs, name::Named};
 use incoder::checkpoint::{BoxFuture, MemoryFolder};
 use incoder::{Error, Folder, Source};
@@ -52,15 +53,20 @@ struct Directory {
 impl Folder for Directory {
     fn open<'a>(&'a self, name: &'a str) -> BoxFuture<'a, incoder::Result<Option<Box<dyn Source>>>> {
         Box::pin(async move {
-            let failed = |e: std::io::Error| Error::Source { file: name.to_owned(), problem: e.to_string() };
-            let file = match File::open(self.path.join(name)) {
-                Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-                file => file.map_err(failed)?,
+            let failed = |e: std::io::Error| Error::Source { file: name.to_owned(), problem: explained(&e) };
+            let path = self.path.join(name);
+            // Asked before it is opened: opening a FIFO waits for somebody who writes to it.
+            let metadata = match std::fs::metadata(&path) {
+                Err(e) if e.kind() == ErrorKind::NotFound => match std::fs::symlink_metadata(&path) {
+                    Ok(_) => return Err(Error::checkpoint(name, "is a link to a file that is not there")),
+                    Err(_) => return Ok(None),
+                },
+                metadata => metadata.map_err(failed)?,
             };
-            let metadata = file.metadata().map_err(failed)?;
-            if !metadata.is_file() {
-                return Err(Error::Source { file: name.to_owned(), problem: "is not a file".into() });
+            if let Some(kind) = other_kind(&metadata) {
+                return Err(Error::checkpoint(name, format!("is {kind}, no ordinary file")));
             }
+            let file = File::open(&path).map_err(failed)?;
             let size = metadata.len();
             Ok(Some(Box::new(OpenFile { name: name.to_owned(), size, file: Mutex::new(file) }) as Box<dyn Source>))
         })
@@ -88,7 +94,7 @@ impl Source for OpenFile {
         Box::pin(async move {
             let mut file = self.file.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             let read = file.seek(SeekFrom::Start(offset)).and_then(|_| file.read_exact(out));
-            read.map_err(|e| Error::Source { file: self.name.clone(), problem: e.to_string() })
+            read.map_err(|e| Error::Source { file: self.name.clone(), problem: explained(&e) })
         })
     }
 }

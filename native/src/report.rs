@@ -3,6 +3,12 @@
 use crate::failure::{Failure, Result};
 use incoder::{Candidate, FinishReason, Generation, Infill, Infilling, Timings, Window};
 use serde::Serialize;
+use std::path::Path;
+
+/// `1 file`, `2 files`.
+pub fn count(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
 
 /// One line of JSON.
 pub fn line(value: &impl Serialize) -> Result<String> {
@@ -56,26 +62,35 @@ pub fn generation(generation: &Generation) -> Result<String> {
     }
 }
 
-/// `incoder infill --json`.
-pub fn infilling(parts: &[String], infilling: &Infilling) -> Result<String> {
+/// `incoder infill --json`: the first of the candidates as a whole, and all of them under "candidates" when there are several.
+/// `file` is the document's, when there are several of these.
+pub fn infilling(parts: &[String], made: &[Infilling], file: Option<&Path>) -> Result<String> {
     #[derive(Serialize)]
     struct Filled<'a> {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        file: Option<std::borrow::Cow<'a, str>>,
         text: String,
         parts: &'a [String],
         infills: Vec<Text<'a>>,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        candidates: Vec<Text<'a>>,
         retries_attempted: usize,
         complete: bool,
         window: &'a [Window],
         timings: &'a Timings,
     }
+    let Some(first) = made.first() else { return Ok(String::new()) };
+    let several = if made.len() > 1 { made } else { &[] };
     line(&Filled {
-        text: infilling.text(parts, ""),
+        file: file.map(Path::to_string_lossy),
+        text: first.text(parts, ""),
         parts,
-        infills: infilling.infills.iter().map(Text::from).collect(),
-        retries_attempted: infilling.retries_attempted,
-        complete: infilling.complete,
-        window: &infilling.windows,
-        timings: &infilling.timings,
+        infills: first.infills.iter().map(Text::from).collect(),
+        candidates: several.iter().flat_map(|made| made.infills.first()).map(Text::from).collect(),
+        retries_attempted: first.retries_attempted,
+        complete: first.complete,
+        window: &first.windows,
+        timings: &first.timings,
     })
 }
 

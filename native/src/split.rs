@@ -1,7 +1,9 @@
 //! Where the holes of a text are: markers or LINE:COL positions → the parts around them.
 
 use crate::failure::{Failure, Result};
+use crate::{report, text};
 use std::borrow::Cow;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 /// A place in a text. Lines and columns count from 1; columns count characters (Unicode scalar values), so that
@@ -52,41 +54,59 @@ pub fn at_positions(text: &str, positions: &[Position], name: &str) -> Result<Ve
     Ok(parts)
 }
 
-/// The byte offset of a position. A line ends with `\n` or `\r\n`, neither of which is part of its columns.
+/// The byte offset of a position. A line ends with `\n`, `\r\n` or `\r`, as in editors; none of it is part of its columns.
 fn offset(text: &str, at: Position, name: &str) -> Result<usize> {
     let mut start = 0;
-    let mut lines = text.split('\n');
-    for skipped in 1..at.line {
-        match lines.next() {
-            Some(line) if start + line.len() < text.len() => start += line.len() + 1,
-            _ => return Err(Failure::usage(format!("{name} has {} lines, not {}", skipped, at.line))),
+    let mut breaks = text::breaks(text);
+    for line in 1..at.line {
+        match breaks.next() {
+            Some((_, next)) => start = next,
+            None => return Err(Failure::usage(format!("{name} has {}, not {}", report::count(line, "line"), at.line))),
         }
     }
-    let line = lines.next().unwrap_or("");
-    let line = if start + line.len() < text.len() { line.strip_suffix('\r').unwrap_or(line) } else { line };
+    let end = breaks.next().map_or(text.len(), |(end, _)| end);
+    let line = &text[start..end];
     let ends = line.char_indices().map(|(i, _)| i).chain([line.len()]);
     match ends.clone().nth(at.column - 1) {
         Some(column) => Ok(start + column),
         None => {
             let last = ends.count();
-            Err(Failure::usage(format!("line {} of {name} ends at column {last}, before {}", at.line, at.column)))
+            let Position { line, column } = at;
+            Err(Failure::usage(format!("{name}:{line}:{column}: line {line} ends at column {last}")))
         }
     }
 }
 
-/// The line ends of a file. The models were trained on `\n`, so a file that uses `\r\n` throughout is filled as if
+/// A file and, where the argument goes on with `:LINE:COL` as compilers print it, a place in it. What exists is a file, whatever
+/// its name.
+pub fn file_and_place(argument: &Path) -> (PathBuf, Option<Position>) {
+    let whole = || (argument.to_owned(), None);
+    let Some(text) = argument.to_str().filter(|_| !argument.exists()) else { return whole() };
+    let Some((at, _)) = text.rmatch_indices(':').nth(1) else { return whole() };
+    match text[at + 1..].parse() {
+        Ok(position) if at > 0 => (text[..at].into(), Some(position)),
+        _ => whole(),
+    }
+}
+
+/// The line ends of a file. The models were trained on `\n`, so a file that uses `\r\n` throughout, or `\r`, is filled as if
 /// it used `\n`, and gets its own line ends back, in the new text too. A file that mixes them is left as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LineEnds {
     AsTheyAre,
     CrLf,
+    Cr,
 }
 
 impl LineEnds {
     pub fn of(text: &str) -> Self {
         let pairs = text.matches("\r\n").count();
-        let alone = text.matches('\r').count() != pairs || text.matches('\n').count() != pairs;
-        if pairs > 0 && !alone { Self::CrLf } else { Self::AsTheyAre }
+        let (returns, feeds) = (text.matches('\r').count(), text.matches('\n').count());
+        match (pairs, returns, feeds) {
+            (1.., _, _) if returns == pairs && feeds == pairs => Self::CrLf,
+            (0, 1.., 0) => Self::Cr,
+            _ => Self::AsTheyAre,
+        }
     }
 
     /// The text as the model shall see it.
@@ -94,6 +114,7 @@ impl LineEnds {
         match self {
             Self::AsTheyAre => text.into(),
             Self::CrLf => text.replace("\r\n", "\n").into(),
+            Self::Cr => text.replace('\r', "\n").into(),
         }
     }
 
@@ -102,6 +123,7 @@ impl LineEnds {
         match self {
             Self::AsTheyAre => text.into(),
             Self::CrLf => text.replace("\r\n", "\n").replace('\n', "\r\n").into(),
+            Self::Cr => text.replace("\r\n", "\n").replace('\n', "\r").into(),
         }
     }
 }
@@ -130,7 +152,8 @@ mod tests {
         assert_eq!(at("ab\r\ncd\r\n", 2, 1).unwrap(), ["ab\r\n", "cd\r\n"]);
         assert_eq!(at("ab\n", 2, 1).unwrap(), ["ab\n", ""]);
         assert_eq!(at("", 1, 1).unwrap(), ["", ""]);
-        assert_eq!(at("ab\r\n", 1, 4).unwrap_err(), "line 1 of f.py ends at column 3, before 4");
+        assert_eq!(at("ab\r\n", 1, 4).unwrap_err(), "f.py:1:4: line 1 ends at column 3");
+        assert_eq!(at("ab", 2, 1).unwrap_err(), "f.py has 1 line, not 2");
         assert_eq!(at("ab\ncd", 3, 1).unwrap_err(), "f.py has 2 lines, not 3");
         assert_eq!(at("ab\n", 3, 1).unwrap_err(), "f.py has 2 lines, not 3");
     }
@@ -150,11 +173,48 @@ mod tests {
         }
     }
 
+    /// The same table that the web package is held to, whose columns are UTF-16 units.
+    #[test]
+    fn positions_are_those_of_the_table() {
+        let cases = include_str!("../../tests/cases/positions.json");
+        let cases: Vec<serde_json::Value> = serde_json::from_str(cases).unwrap();
+        for case in &cases {
+            let text = case["text"].as_str().unwrap();
+            let [line, column] = ["line", "column"].map(|key| case[key].as_u64().unwrap() as usize);
+            let body = text.strip_prefix(text::MARK).unwrap_or(text);
+            match at(body, line, column) {
+                Ok(parts) => assert_eq!(Some(parts[0].as_str()), case["before"].as_str(), "{case}"),
+                Err(_) => assert!(case["before"].is_null(), "{case}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_place_behind_a_file_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let odd = folder.path().join("a:1:2");
+        std::fs::write(&odd, "").unwrap();
+        let place = |line, column| Some(Position { line, column });
+        for (argument, file, position) in [
+            ("none/a.py:12:4", "none/a.py", place(12, 4)),
+            ("C:\\a.py:1:2", "C:\\a.py", place(1, 2)),
+            ("a.py", "a.py", None),
+            ("a.py:3", "a.py:3", None),
+            ("a.py:0:1", "a.py:0:1", None),
+            (":1:2", ":1:2", None),
+            (odd.to_str().unwrap(), odd.to_str().unwrap(), None),
+        ] {
+            assert_eq!(file_and_place(Path::new(argument)), (file.into(), position));
+        }
+    }
+
     #[test]
     fn crlf_comes_back() {
         let ends = LineEnds::of("a\r\nb\r\n");
         assert_eq!((ends.to_model("a\r\nb"), ends.to_file("x\ny\r\n")), ("a\nb".into(), "x\r\ny\r\n".into()));
-        for text in ["", "a\nb", "a\r\nb\n", "a\rb\r\n"] {
+        let ends = LineEnds::of("a\rb\r");
+        assert_eq!((ends.to_model("a\rb"), ends.to_file("x\ny")), ("a\nb".into(), "x\ry".into()));
+        for text in ["", "a\nb", "a\r\nb\n", "a\rb\r\n", "a\rb\n"] {
             assert_eq!(LineEnds::of(text), LineEnds::AsTheyAre, "{text:?}");
         }
     }
@@ -171,19 +231,17 @@ mod tests {
         }
 
         #[test]
-        fn position_parts_join_to_the_text(text in "(?s)(.|\r\n|\n|é){0,30}", line in 1usize..9, column in 1usize..9) {
+        fn position_parts_join_to_the_text(text in "(?s)(.|\r\n|\n|\r|é){0,30}", line in 1usize..9, column in 1usize..9) {
             if let Ok(parts) = at_positions(&text, &[Position { line, column }], "f") {
                 prop_assert_eq!(parts.concat(), text.clone());
                 // The cursor is where an editor would put it: that many line breaks, then that many characters.
-                prop_assert_eq!(parts[0].matches('\n').count(), line - 1);
-                let before = parts[0].rsplit('\n').next().unwrap_or("");
-                prop_assert_eq!(before.chars().count(), column - 1);
+                prop_assert_eq!(text::place(&parts[0]), (line, column));
                 prop_assert!(!(parts[0].ends_with('\r') && parts[1].starts_with('\n')));
             }
         }
 
         #[test]
-        fn every_character_has_its_position(text in "(?s)(.|\r\n|\n|é){0,30}") {
+        fn every_character_has_its_position(text in "(?s)(.|\r\n|\n|\r|é){0,30}") {
             let (mut line, mut column) = (1, 1);
             for (i, c) in text.char_indices() {
                 let inside_crlf = c == '\n' && text[..i].ends_with('\r');
@@ -191,7 +249,8 @@ mod tests {
                     let parts = at_positions(&text, &[Position { line, column }], "f").unwrap();
                     prop_assert_eq!(parts[0].len(), i);
                 }
-                (line, column) = if c == '\n' { (line + 1, 1) } else { (line, column + 1) };
+                let ends_line = c == '\n' || c == '\r' && !text[i + 1..].starts_with('\n');
+                (line, column) = if ends_line { (line + 1, 1) } else { (line, column + 1) };
             }
         }
 

@@ -10,7 +10,7 @@ const FILE: &str = "incoder/tuning.json";
 /// `gpu` with the shapes that suit it and `config` best: measured the first time, then taken from the file. A file that
 /// cannot be read or written costs about a second and nothing else.
 pub async fn tuned(gpu: &Gpu, config: &Config) -> incoder::Result<Gpu> {
-    let file = file(|name| std::env::var_os(name));
+    let file = file(FILE, |name| std::env::var_os(name));
     let report = gpu.report();
     let adapter = format!("{}, {}, {}", report.name, report.backend, report.driver);
     let kept = file.as_deref().and_then(|file| std::fs::read_to_string(file).ok()).unwrap_or_default();
@@ -23,15 +23,15 @@ pub async fn tuned(gpu: &Gpu, config: &Config) -> incoder::Result<Gpu> {
     Ok(tuned.gpu)
 }
 
-/// Where it is kept; nowhere without a home folder.
-fn file(variable: impl Fn(&str) -> Option<std::ffi::OsString>) -> Option<PathBuf> {
+/// Where `name` is kept; nowhere without a home folder.
+pub fn file(name: &str, variable: impl Fn(&str) -> Option<std::ffi::OsString>) -> Option<PathBuf> {
     let set = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let cache = set("XDG_CACHE_HOME").or_else(|| set("LOCALAPPDATA"));
-    Some(cache.or_else(|| Some(set("HOME")?.join(".cache")))?.join(FILE))
+    Some(cache.or_else(|| Some(set("HOME")?.join(".cache")))?.join(name))
 }
 
 /// Whole or not at all.
-fn write(file: &Path, text: &str) -> std::io::Result<()> {
+pub fn write(file: &Path, text: &str) -> std::io::Result<()> {
     let folder = file.parent().ok_or(std::io::ErrorKind::NotFound)?;
     std::fs::create_dir_all(folder)?;
     let mut written = tempfile::NamedTempFile::new_in(folder)?;
@@ -47,13 +47,13 @@ mod tests {
     #[test]
     fn the_file_is_in_the_cache_folder_and_written_whole() {
         let folder = tempfile::tempdir().unwrap();
-        let path = file(|name| (name == "XDG_CACHE_HOME").then(|| folder.path().into())).unwrap();
+        let path = file(FILE, |name| (name == "XDG_CACHE_HOME").then(|| folder.path().into())).unwrap();
         assert_eq!(path, folder.path().join(FILE));
         for text in ["longer", "one"] {
             write(&path, text).unwrap();
             assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
         }
-        assert_eq!(file(|name| (name == "HOME").then(|| "/h".into())), Some(Path::new("/h/.cache").join(FILE)));
-        assert_eq!(file(|_| None), None);
+        assert_eq!(file(FILE, |name| (name == "HOME").then(|| "/h".into())), Some(Path::new("/h/.cache").join(FILE)));
+        assert_eq!(file(FILE, |_| None), None);
     }
 }

@@ -275,12 +275,39 @@ fn lies_about_lengths() {
         assert_says(&home.run(&PULL).refused(RUNTIME), &[WEIGHTS, &length, "lists 269176 bytes"]);
         home.assert_no_weights();
     }
-    for lie in ["bytes 0-269175/269176", "bytes 5000-269175/269177", "bytes 5001-269175/269176", "pages 1-2/3", ""] {
+    // Whoever answers a range with something else is asked for the whole file.
+    let of_ranges =
+        ["bytes 0-269175/269176", "bytes 5000-269175/269177", "bytes 5001-269175/269176", "pages 1-2/3", ""];
+    for fault in of_ranges.map(Fault::Range).into_iter().chain([
+        Fault::NoContentRange,
+        Fault::Blocks(4096),
+        Fault::Blocks(1 << 20),
+    ]) {
+        for begun in [5000, 200_000] {
+            let home = Home::new();
+            home.begin(WEIGHTS, &home.hub.file(WEIGHTS)[..begun]);
+            home.hub.fault(WEIGHTS, usize::MAX, fault.clone());
+            let ran = home.run(&PULL);
+            assert_eq!(ran.code, 0, "{fault:?}: {ran:?}");
+            home.assert_whole();
+        }
+    }
+    // A cache of blocks is made use of: what overlaps is passed over, and nothing is fetched twice.
+    let home = Home::new();
+    home.begin(WEIGHTS, &home.hub.file(WEIGHTS)[..200_000]);
+    home.hub.fault(WEIGHTS, usize::MAX, Fault::Blocks(65_536));
+    home.run(&PULL).ok();
+    let asked: Vec<_> = home.hub.seen_of(WEIGHTS).into_iter().map(|seen| seen.range).collect();
+    assert_eq!(asked, [Some("bytes=200000-".to_owned())]);
+    // What is compressed on the way is refused by name, and what was there before stays.
+    for path in [WEIGHTS, "/api/"] {
         let home = Home::new();
         home.begin(WEIGHTS, &home.hub.file(WEIGHTS)[..5000]);
-        home.hub.fault(WEIGHTS, usize::MAX, Fault::Range(lie));
-        assert_says(&home.run(&PULL).refused(RUNTIME), &[WEIGHTS, "Content-Range", "5000"]);
-        home.assert_no_weights();
+        home.hub.fault(path, usize::MAX, Fault::Encoding("gzip"));
+        assert_says(&home.run(&PULL).refused(RUNTIME), &["sends it compressed (gzip)", "HF_ENDPOINT"]);
+        home.hub.repair();
+        home.run(&PULL).ok();
+        home.assert_whole();
     }
     // The rest of a file, of another length than its header says: the bytes are right all the same.
     let home = Home::new();
@@ -534,7 +561,24 @@ fn without_links_the_files_lie_in_the_snapshot() {
     no_links(&PULL).ok();
     assert!(home.hub.files_seen().is_empty());
     let verified = no_links(&["models", "verify", "org/tiny", "--json"]).json();
-    assert_eq!((&verified["checked"], &verified["unchecked"]), (&0.into(), &NEEDED[..].into()));
+    assert_eq!((&verified["checked"], &verified["unchecked"]), (&3.into(), &serde_json::json!([])));
+    // A hash that nobody noted is asked for, and where nobody can say it, that is no success.
+    let verify = ["models", "verify", "org/tiny"];
+    fs::remove_dir_all(home.repo().join(".hashes")).unwrap();
+    assert_says(&no_links(&verify).ok(), &["3 files checked", "0 damaged"]);
+    let ran = home.offline(&verify);
+    assert_eq!(ran.code, RUNTIME);
+    assert_says(&ran.stderr, &["not checked: config.json", WEIGHTS, "neither the cache nor the hub"]);
+    let weights = home.snapshot().join(WEIGHTS);
+    let mut bytes = fs::read(&weights).unwrap();
+    bytes[9] ^= 1;
+    fs::write(&weights, bytes).unwrap();
+    let ran = no_links(&verify);
+    assert_eq!(ran.code, MODEL);
+    assert_says(&ran.stderr, &["damaged and removed: model.safetensors"]);
+    assert!(!weights.exists());
+    no_links(&PULL).ok();
+    assert_says(&no_links(&verify).ok(), &["3 files checked", "0 damaged"]);
 }
 
 #[test]

@@ -26,7 +26,8 @@ struct Choice {
     top_k: u32,
     // Candidates that are told: one more shows what equals the last.
     told: u32,
-    spare: u32,
+    // Tokens less probable than this much of the most probable one are not drawn from.
+    min_p: f32,
     seed: vec2<u32>,
     // Tokens after which nothing follows, or NONE.
     stops: array<vec4<u32>, 2>,
@@ -165,7 +166,7 @@ fn draw(count: u32, random: f32) -> u32 {
     }
     var kept = 0u;
     var sum = 0.0;
-    while (kept < count && (kept == 0u || choice.top_p >= 1.0 || sum < choice.top_p * total)) {
+    while (kept < count && (kept == 0u || ((choice.top_p >= 1.0 || sum < choice.top_p * total) && weights[kept] >= choice.min_p))) {
         sum += weights[kept];
         kept++;
     }

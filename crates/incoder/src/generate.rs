@@ -133,7 +133,7 @@ pub enum Event<'a> {
 /// One continuation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Candidate {
-    /// What follows the cursor.
+    /// What follows the cursor, without the beginning of a character that never came to its end.
     pub text: String,
     /// The tokens generated: with the one that ended it, and with those that spell what healing took back.
     pub ids: Vec<u32>,
@@ -194,7 +194,7 @@ pub async fn generate(
     stops.texts(&options.stop)?;
     stops.ids.extend(options.stop_ids.iter().map(|&id| (id, FinishReason::Stop)));
     if !options.ignore_eos {
-        stops.ids.push((session.config().eos_token_id, FinishReason::Eos));
+        stops.ids.extend(session.config().eos_token_ids.iter().map(|&id| (id, FinishReason::Eos)));
     }
     let mut taken = Vec::new();
     let mut shown = None;
@@ -255,10 +255,10 @@ pub async fn generate(
 /// `<|endoftext|>` stays, which ends every text, and `end`, which ends this one. Where sentinels are refused, the published
 /// code's choice stays, too: only mask sentinels are banned, and the end of a mask where that is no `end`.
 pub(crate) fn banned(session: &Session, tokenizer: &Tokenizer, sentinels: Sentinels, end: Option<u32>) -> Vec<u32> {
-    let eos = session.config().eos_token_id;
+    let eos = &session.config().eos_token_ids;
     let is_banned = |&id: &u32| match sentinels {
         Sentinels::Parse => false,
-        _ if id == eos || Some(id) == end => false,
+        _ if eos.contains(&id) || Some(id) == end => false,
         Sentinels::Refuse => tokenizer.is_mask(id) || tokenizer.end_of_mask() == Some(id),
         Sentinels::Literal => true,
     };
@@ -314,6 +314,8 @@ pub(crate) struct Request<'a> {
 /// What a [`Request`] came to.
 pub(crate) struct Made {
     pub candidates: Vec<Candidate>,
+    /// What the published code has behind the text of each: U+FFFD for half a character.
+    pub unfinished: Vec<String>,
     pub prefill: Prefill,
     pub timings: Timings,
 }
@@ -336,6 +338,8 @@ struct Branch<'a> {
     remaining: Vec<u8>,
     ids: Vec<u32>,
     text: String,
+    /// U+FFFD for half a character at its end, which is no part of it.
+    unfinished: String,
     finish_reason: Option<FinishReason>,
 }
 
@@ -357,13 +361,11 @@ impl Branch<'_> {
         Ok(text)
     }
 
-    /// The text that was held back, now that nothing follows.
+    /// The text that was held back, now that nothing follows. Half a character is nobody's text.
     fn end(&mut self) -> String {
-        let (mut text, reason) = self.until.push(&self.decoder.finish());
-        if reason.is_none() {
-            text += &self.until.finish();
-        }
-        text = self.lines.push(&text).0 + &self.lines.finish();
+        self.unfinished = self.decoder.finish();
+        let text = self.until.finish();
+        let text = self.lines.push(&text).0 + &self.lines.finish();
         self.text += &text;
         text
     }
@@ -515,13 +517,14 @@ impl Request<'_> {
                 rows = session.step(&pushes).await?.into_iter().map(Row::Logits).collect();
             }
         }
+        let unfinished = branches.iter_mut().map(|branch| std::mem::take(&mut branch.unfinished)).collect();
         let candidates = branches.into_iter().map(|branch| Candidate {
             text: branch.text,
             ids: branch.ids,
             finish_reason: branch.finish_reason.unwrap_or(full),
         });
         timings.rate();
-        Ok(Made { candidates: candidates.collect(), prefill, timings })
+        Ok(Made { candidates: candidates.collect(), unfinished, prefill, timings })
     }
 
     fn branch(&self) -> Branch<'_> {
@@ -532,6 +535,7 @@ impl Request<'_> {
             remaining: self.taken.to_vec(),
             ids: Vec::new(),
             text: String::new(),
+            unfinished: String::new(),
             finish_reason: None,
         }
     }

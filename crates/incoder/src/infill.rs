@@ -256,7 +256,7 @@ fn stops(session: &Session, tokenizer: &Tokenizer, parts: &[String], options: &I
     };
     let mut stops = Stops::default();
     stops.ids.push((end_of_mask, FinishReason::EndOfMask));
-    stops.ids.push((session.config().eos_token_id, FinishReason::Eos));
+    stops.ids.extend(session.config().eos_token_ids.iter().map(|&id| (id, FinishReason::Eos)));
     if options.sentinels != Sentinels::Literal {
         // The published code cuts by text, so the sentinel counts even when ordinary tokens spell it.
         stops.texts.push((name(tokenizer, end_of_mask), FinishReason::EndOfMask));
@@ -338,10 +338,12 @@ impl Filler<'_> {
                 cancel: &self.options.cancel,
                 start,
             };
+            let mut unfinished = String::new();
             let infill = match request.run(session, &mut self.sampler, on_event).await {
                 Ok(made) => {
                     self.timings.add(&made.timings);
                     self.prompt.get_or_insert((prompt.all.len(), made.prefill.cached));
+                    unfinished = made.unfinished.into_iter().next().unwrap_or_default();
                     let mut made = made.candidates.into_iter().map(|made| Infill {
                         text: made.text,
                         ids: made.ids,
@@ -356,9 +358,10 @@ impl Filler<'_> {
                 Err(Error::Context { .. }) if !first => Infill::none(index, FinishReason::Context, on_event),
                 Err(error) => return Err(error),
             };
-            // The published code leaves the literal in the text, so the regions after this one see it.
-            let eos = (infill.finish_reason == FinishReason::Eos).then(|| session.config().eos_token_id);
-            viewer.filled(&mut shown, &(taken + &infill.text), eos)?;
+            // As in the published code: half a character, and the token that ended the text where that was not the end of the
+            // hole, stand in it for the regions after this one.
+            let eos = infill.ids.last().copied().filter(|_| infill.finish_reason == FinishReason::Eos);
+            viewer.filled(&mut shown, &(taken + &infill.text + &unfinished), eos)?;
             fills.push(format!("{begun}{}", infill.text));
             view = Some(shown);
             infills.push(infill);

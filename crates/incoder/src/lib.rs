@@ -41,6 +41,7 @@ pub mod generate;
 pub mod gpu;
 pub mod heal;
 pub mod infill;
+pub mod json;
 mod load;
 pub mod lookup;
 mod model;

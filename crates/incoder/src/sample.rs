@@ -13,6 +13,8 @@ pub struct Sampling {
     pub top_k: usize,
     /// Only the most probable tokens that together reach this probability are drawn from; 1: all.
     pub top_p: f64,
+    /// Only tokens at least this often as probable as the most probable one are drawn from; 0: all.
+    pub min_p: f64,
     /// Makes tokens that are already in the context less probable; 1: no change.
     pub repetition_penalty: f64,
     /// Equal seeds give equal texts on the same adapter.
@@ -21,7 +23,7 @@ pub struct Sampling {
 
 impl Default for Sampling {
     fn default() -> Self {
-        Self { temperature: 0.2, top_k: 50, top_p: 0.95, repetition_penalty: 1.0, seed: 0 }
+        Self { temperature: 0.2, top_k: 50, top_p: 0.95, min_p: 0.0, repetition_penalty: 1.0, seed: 0 }
     }
 }
 
@@ -41,12 +43,15 @@ impl Sampling {
     /// # Errors
     /// [`Error::Argument`] with the number and its range.
     pub fn check(&self) -> Result<()> {
-        let Self { temperature, top_p, repetition_penalty, .. } = *self;
+        let Self { temperature, top_p, min_p, repetition_penalty, .. } = *self;
         if !(temperature.is_finite() && temperature >= 0.0) {
             return Err(Error::argument(format!("temperature is {temperature}, expected 0 or more")));
         }
         if !(top_p > 0.0 && top_p <= 1.0) {
             return Err(Error::argument(format!("top_p is {top_p}, expected more than 0 and at most 1")));
+        }
+        if !(0.0..=1.0).contains(&min_p) {
+            return Err(Error::argument(format!("min_p is {min_p}, expected 0 to 1 (0 changes nothing)")));
         }
         if !(repetition_penalty.is_finite() && repetition_penalty > 0.0) {
             return Err(Error::argument(format!(
@@ -93,7 +98,7 @@ impl Sampler {
     /// The tokens that a draw chooses from and their probabilities, most probable first, the lower id among equals.
     ///
     /// `allowed` (None: all) are the only tokens considered; `context` is what the repetition penalty looks at.
-    /// As in Hugging Face transformers: penalty, then bans, temperature, top-k (ties with the last one kept), top-p.
+    /// As in Hugging Face transformers: penalty, then bans, temperature, top-k (ties with the last one kept), top-p, min-p.
     ///
     /// # Errors
     /// [`Error::Tensor`] for logits that are not numbers, [`Error::Argument`] when no token is left.
@@ -109,7 +114,7 @@ impl Sampler {
 
     /// The same, of the entries that were collected.
     fn narrow(&mut self) -> Result<&[(u32, f64)]> {
-        let Sampling { temperature, top_k, top_p, .. } = self.sampling;
+        let Sampling { temperature, top_k, top_p, min_p, .. } = self.sampling;
         let entries = &mut self.entries;
         let Some(best) = entries.iter().copied().reduce(|a, b| if order(&a, &b).is_gt() { b } else { a }) else {
             return Err(Error::argument("no token may follow: every one is ruled out"));
@@ -141,6 +146,10 @@ impl Sampler {
                 }
                 rest[..n].sort_unstable_by(order);
                 sorted += n;
+            }
+            // The weight of the most probable token is 1.
+            if i > 0 && weight(&entries[i]) < min_p {
+                break;
             }
             sum += weight(&entries[i]);
             self.kept.push((entries[i].1, weight(&entries[i])));

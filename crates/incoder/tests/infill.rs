@@ -135,14 +135,18 @@ fn check_recorded(recorded: &Recorded, tokenizer: &Tokenizer, session: &mut Sess
         for (i, (infill, expected)) in result.infills.iter().zip(&expected.infills).enumerate() {
             match expected.strip_suffix("<|endoftext|>") {
                 Some(text) => assert_eq!((infill.text.as_str(), infill.finish_reason), (text, FinishReason::Eos)),
-                None => assert_eq!(&infill.text, expected, "{:?} region {i}", case.parts),
+                None => {
+                    assert_eq!(support::whole(&infill.text), support::whole(expected), "{:?} region {i}", case.parts)
+                }
             }
             // The published code writes on after the sentinel and cuts later.
             assert!(case.calls[i].new_ids.starts_with(&infill.ids), "{:?} region {i}", case.parts);
         }
         assert_eq!(result.infills.len(), expected.infills.len());
         if result.infills.iter().all(|infill| infill.finish_reason != FinishReason::Eos) {
-            assert_eq!(result.text(&case.parts, ""), expected.text);
+            // Half a character at the end of a region is left out here, and U+FFFD there.
+            let shown = |text: &str| text.replace(char::REPLACEMENT_CHARACTER, "");
+            assert_eq!(shown(&result.text(&case.parts, "")), shown(&expected.text));
         }
         assert_eq!(case.parts, expected.parts);
         assert_eq!(result.retries_attempted, expected.retries_attempted, "{:?}", case.parts);
@@ -162,7 +166,7 @@ fn check_recorded(recorded: &Recorded, tokenizer: &Tokenizer, session: &mut Sess
         let Candidate { text, ids, finish_reason } = &result.candidates[0];
         let literal = if *finish_reason == FinishReason::Eos { "<|endoftext|>" } else { "" };
         assert_eq!(*ids, case.call.new_ids);
-        assert_eq!(format!("{}{text}{literal}", case.prompt), case.text);
+        assert_eq!(support::whole(&format!("{}{text}{literal}", case.prompt)), support::whole(&case.text));
     }
 }
 
@@ -286,7 +290,7 @@ fn taken(tokenizer: &Tokenizer, infill: &Infill) -> String {
     let ends = [tokenizer.eos(), tokenizer.end_of_mask()];
     let ids: Vec<u32> = infill.ids.iter().copied().filter(|&id| !ends.contains(&Some(id))).collect();
     let spelled = tokenizer.decode(&ids, false).unwrap();
-    spelled.strip_suffix(infill.text.as_str()).unwrap().to_owned()
+    support::whole(&spelled).strip_suffix(support::whole(&infill.text)).unwrap().to_owned()
 }
 
 proptest! {

@@ -66,6 +66,25 @@ fn keeps_what_hugging_face_keeps() {
     }
 }
 
+/// min-p by its definition: what is at least so often as probable as the most probable token, of what top-k and top-p leave.
+#[test]
+fn min_p_is_relative_to_the_most_probable_token() {
+    let logits = [0.0, 2.0, 1.0, 1.9, -1.0, 0.5].map(|logit: f32| logit);
+    for (temperature, top_k, top_p) in [(1.0, 0, 1.0), (0.5, 0, 1.0), (1.0, 3, 1.0), (1.0, 0, 0.7)] {
+        let plain = sampling(temperature, top_k, top_p);
+        let all = Sampler::new(plain, Vec::new()).unwrap().distribution(&logits, None, []).unwrap().to_vec();
+        for min_p in [0.0, 0.05, 0.2, 0.5, 0.95, 1.0] {
+            let mut sampler = Sampler::new(Sampling { min_p, ..plain }, Vec::new()).unwrap();
+            let kept: Vec<u32> = sampler.distribution(&logits, None, []).unwrap().iter().map(|kept| kept.0).collect();
+            let expected: Vec<u32> =
+                all.iter().filter(|kept| kept.1 >= min_p * all[0].1 - 1e-12).map(|kept| kept.0).collect();
+            assert_eq!(kept, expected, "{temperature} {top_k} {top_p} {min_p}");
+        }
+    }
+    let refused = Sampler::new(Sampling { min_p: 1.5, ..Sampling::default() }, Vec::new()).unwrap_err();
+    assert_eq!(refused.to_string(), "min_p is 1.5, expected 0 to 1 (0 changes nothing)");
+}
+
 fn next(sampling: Sampling, logits: &[f32], allowed: Option<&[u32]>) -> Result<u32, Error> {
     Sampler::new(sampling, vec![9]).unwrap().sample(logits, allowed, [], Draw { stream: 0, step: 0 })
 }

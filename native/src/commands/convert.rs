@@ -8,7 +8,7 @@ use crate::hub::name::{self, Named};
 use crate::terminal::{Interrupt, Loading, note};
 use crate::{Global, model_folder};
 use incoder::checkpoint::Checkpoint;
-use incoder::{Config, Folder};
+use incoder::{Config, Folder, json};
 use serde_json::{Map, Value, json};
 use std::ffi::OsStr;
 use std::fs::File;
@@ -64,7 +64,7 @@ pub fn run(args: &cli::Convert, global: &Global) -> Result<()> {
     let interrupt = Interrupt::install()?;
     let folder = model_folder::open(Some(args.model.as_os_str()), Needs::Everything, global)?;
     let config_json = pollster::block_on(folder.text("config.json", 1 << 20))?;
-    let config = Config::from_json(&config_json)?;
+    let config = pollster::block_on(Config::read(folder.as_ref()))?;
     let checkpoint = pollster::block_on(Checkpoint::open(folder.as_ref(), &config))?;
     // From here on Ctrl-C ends the loop below, so that the unfinished folder is removed.
     interrupt.generating();
@@ -99,7 +99,7 @@ pub fn run(args: &cli::Convert, global: &Global) -> Result<()> {
         }
     }
     write(&unfinished.path().join("README.md"), readme(&public_name(&args.model), &config, args.dtype).as_bytes())?;
-    write(&unfinished.path().join("config.json"), &with_dtype(&config_json, args.dtype)?)?;
+    write(&unfinished.path().join("config.json"), &with_dtype(&config_json, args.dtype, global.quiet)?)?;
     std::fs::rename(unfinished.path(), &args.out).map_err(|e| failed(&args.out, &e))?;
     // Nothing is there any more that would have to be removed.
     let _ = unfinished.keep();
@@ -161,9 +161,9 @@ fn shard_name(n: usize, of: usize) -> String {
     if of == 1 { "model.safetensors".to_owned() } else { format!("model-{n:05}-of-{of:05}.safetensors") }
 }
 
-/// The name that transformers gives a tensor.
+/// The name that transformers gives a tensor: the head of the model is no part of its trunk.
 fn full(name: &str) -> String {
-    format!("model.{name}")
+    if name.starts_with("lm_head.") { name.to_owned() } else { format!("model.{name}") }
 }
 
 struct Writer<'a> {
@@ -239,10 +239,18 @@ fn whole(folder: &dyn Folder, name: &str) -> Result<Option<Vec<u8>>> {
     Ok(Some(bytes))
 }
 
-fn with_dtype(config: &str, dtype: Dtype) -> Result<Vec<u8>> {
-    let mut config: Map<String, Value> =
-        serde_json::from_str(config).map_err(|e| Failure::model(format!("config.json: {e}")))?;
-    config.insert("torch_dtype".to_owned(), json!(dtype.torch_name()));
+/// The model's config with the dtype that is written. transformers 5 calls it `dtype`, those before `torch_dtype`.
+fn with_dtype(config: &str, dtype: Dtype, quiet: bool) -> Result<Vec<u8>> {
+    let (mut config, left) =
+        json::strict_fields(config).map_err(|problem| Failure::model(format!("config.json: {problem}")))?;
+    if !left.is_empty() {
+        let names = left.join(", ");
+        note(quiet, &format!("config.json: {names} left out, as JSON has no such number; nothing here uses it"));
+    }
+    let known: Vec<&str> = ["dtype", "torch_dtype"].into_iter().filter(|name| config.contains_key(*name)).collect();
+    for name in if known.is_empty() { vec!["torch_dtype"] } else { known } {
+        config.insert(name.to_owned(), json!(dtype.torch_name()));
+    }
     Ok(pretty(&Value::Object(config)))
 }
 

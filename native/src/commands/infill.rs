@@ -1,31 +1,77 @@
 //! `incoder infill`: the holes of a file filled.
 
+use crate::document::{self, Document, whole_characters};
 use crate::failure::{Failure, Result};
-use crate::split::{self, LineEnds};
+use crate::split::LineEnds;
 use crate::terminal::{Interrupt, Output, note};
-use crate::{Global, cli, engine, input, report, write_back};
+use crate::{Global, cli, engine, report};
 use incoder::{Event, FinishReason, HoleEnd, InfillOptions, Infilling};
-use std::borrow::Cow;
-
-/// The texts around the holes, and what to do with the line ends of the result.
-struct Document {
-    parts: Vec<String>,
-    ends: LineEnds,
-    /// The file's text as it was read, where --diff or --in-place asks for it.
-    original: Option<String>,
-    /// Lines of the text.
-    lines: usize,
-}
 
 pub fn run(args: &cli::Infill, global: &Global) -> Result<()> {
-    let document = read(args)?;
+    let mut documents = document::read_all(args)?;
+    if documents.len() > 1 && !(args.in_place || args.diff || global.json) {
+        return Err(Failure::usage("several files are filled with --in-place, --diff or --json"));
+    }
     let interrupt = Interrupt::install()?;
-    let mut engine = engine::open(&args.model, &args.device, global)?;
+    let prepared = engine::prepare(&args.model, &args.device, global)?;
+    for document in &documents {
+        check(document, args, &prepared)?;
+    }
+    if args.in_place || global.talks() {
+        documents.iter().filter_map(Document::holes).for_each(|holes| note(global.quiet, &holes));
+    }
+    let mut engine = prepared.load(global)?;
     let mut output = Output::new(&interrupt.cancel);
-    let options = InfillOptions {
+    let mut open = 0;
+    for document in &mut documents {
+        open += fill(document, args, &mut engine, &interrupt, &mut output, global)?;
+        if interrupt.was_pressed() || output.is_cancelled() {
+            break;
+        }
+    }
+    super::note_overflow(&engine.session, global);
+    output.finish()?;
+    interrupt.result()?;
+    // The notes have said it.
+    if open == 0 { Ok(()) } else { Err(Failure::incomplete()) }
+}
+
+/// What can be said of a document before the model is loaded.
+fn check(document: &Document, args: &cli::Infill, prepared: &engine::Prepared<'_>) -> Result<()> {
+    if args.shown.sentinels() == incoder::Sentinels::Refuse {
+        document.refuse_sentinels(&prepared.tokenizer)?;
+    }
+    let (holes, extra) = (document.parts.len() - 1, usize::from(!args.no_extra_sentinel));
+    let most = prepared.tokenizer.mask_count().saturating_sub(extra);
+    if holes > most {
+        let name = &document.name;
+        return Err(Failure::usage(format!("{name} has {holes} holes, the model fills at most {most} of one text")));
+    }
+    if args.candidates > 1 && holes != 1 {
+        let candidates = args.candidates;
+        return Err(Failure::usage(format!(
+            "--n {candidates} needs a text with one hole, {} has {holes}",
+            document.name
+        )));
+    }
+    Ok(())
+}
+
+/// Fills one document and shows or writes it; how many of its holes the model did not end.
+fn fill(
+    document: &mut Document,
+    args: &cli::Infill,
+    engine: &mut engine::Engine,
+    interrupt: &Interrupt,
+    output: &mut Output,
+    global: &Global,
+) -> Result<usize> {
+    let unescape = |text: &String| if args.escape { cli::unescaped(text) } else { text.clone() };
+    let mut options = InfillOptions {
         max_new_tokens: args.max_tokens,
         sampling: super::sampling(&args.decoding),
         retries: args.retries,
+        stop: args.stop.iter().map(unescape).collect(),
         extra_sentinel: !args.no_extra_sentinel,
         sentinels: args.shown.sentinels(),
         overflow: args.shown.overflow.into(),
@@ -42,89 +88,77 @@ pub fn run(args: &cli::Infill, global: &Global) -> Result<()> {
         ..InfillOptions::default()
     };
     // A person watches it grow. So does a pipe where what was written stays: no second attempt, no other line ends.
-    let plain = !(global.json || args.diff || args.in_place);
+    let plain = !(global.json || args.diff || args.in_place || args.candidates > 1);
     let stays = args.retries == 1 && document.ends == LineEnds::AsTheyAre;
     let streams = plain && (output.is_terminal() || stays);
     let mut growing = Growing { next: 0, quiet: global.quiet };
-    let mut on_event = |event: Event<'_>| {
-        if let Event::Window { window, .. } = event {
-            super::note_window(global.quiet, &window, document.lines);
-        }
-        if streams {
-            growing.show(&document.parts, event, &mut output);
-        }
-    };
-    interrupt.generating();
-    let made = incoder::infill(&mut engine.session, &engine.tokenizer, &document.parts, &options, &mut on_event);
-    let filled = pollster::block_on(made)?;
-    let (parts, filled) = in_file_form(document.parts, filled, document.ends);
-    if global.json {
-        output.exact(&report::infilling(&parts, &filled)?);
-    } else if streams {
-        growing.reach(&parts, parts.len(), &mut output);
-    } else if plain {
-        whole(&parts, &filled, &mut output);
+    let lines = document.lines();
+    if streams {
+        output.exact(document.mark());
     }
-    let text = document.original.as_ref().map(|_| filled.text(&parts, ""));
-    let changed = document.original.as_deref().zip(text.as_deref());
-    if let (true, Some((old, new))) = (args.diff, changed) {
-        diff(args, old, new, &mut output);
+    let mut made = Vec::new();
+    for candidate in 0..args.candidates {
+        let mut on_event = |event: Event<'_>| {
+            if let Event::Window { window, .. } = event {
+                if candidate == 0 {
+                    super::note_window(global.quiet, &window, lines);
+                }
+                return;
+            }
+            // From here on there is something to print; before, Ctrl-C ends the program at once.
+            interrupt.generating();
+            if streams {
+                growing.show(&document.parts, event, output);
+            }
+        };
+        let filled = incoder::infill(&mut engine.session, &engine.tokenizer, &document.parts, &options, &mut on_event);
+        made.push(pollster::block_on(filled)?);
+        // The next candidate draws other tokens from the same prompt, which stays in the cache.
+        options.sampling.seed = options.sampling.seed.wrapping_add(1);
+        if interrupt.was_pressed() {
+            break;
+        }
+    }
+    document.to_file_form(&mut made);
+    let filled = &made[0];
+    if global.json {
+        let file = document.file.as_ref().map(|(path, _)| path.as_path());
+        output.exact(&report::infilling(&document.parts, &made, file.filter(|_| args.files().count() > 1))?);
+    } else if args.candidates > 1 {
+        several(&made, output);
+    } else if args.diff {
+        diff(document, filled, output);
+    } else if streams {
+        growing.reach(&document.parts, document.parts.len(), output);
+    } else if plain {
+        whole(&document.parts, filled, output);
     }
     output.end_line();
-    if let (true, Some((old, new))) = (args.in_place, changed) {
-        write(args, old, new, &interrupt)?;
-    }
-    notes(&filled, &interrupt, global);
-    output.finish()?;
-    interrupt.result()
-}
-
-fn read(args: &cli::Infill) -> Result<Document> {
-    if let Some(path) = &args.parts {
-        return Ok(document(input::read_parts(path)?, LineEnds::AsTheyAre, None));
-    }
-    let keep = |text: String| (args.diff || args.in_place).then_some(text);
-    if let (Some(prefix), Some(suffix)) = (&args.prefix_file, &args.suffix_file) {
-        if input::is_stdin(prefix) && input::is_stdin(suffix) {
-            return Err(Failure::usage("--prefix-file and --suffix-file cannot both be stdin"));
+    let open = made.iter().flat_map(|filled| &filled.infills).filter(|infill| !ended(infill.finish_reason)).count();
+    if args.in_place {
+        if interrupt.was_pressed() {
+            return Err(Failure::interrupted(format!("stopped: {} is as it was", document.name)));
         }
-        let (left, right) = (input::read_text(prefix)?, input::read_text(suffix)?);
-        let original = format!("{left}{right}");
-        let ends = LineEnds::of(&original);
-        let parts = vec![ends.to_model(&left).into_owned(), ends.to_model(&right).into_owned()];
-        return Ok(document(parts, ends, keep(original)));
-    }
-    let Some(path) = args.file() else {
-        return Err(Failure::usage("nothing to fill: name a FILE (- for stdin), or give --parts"));
-    };
-    if args.in_place && input::is_stdin(path) {
-        return Err(Failure::usage("--in-place needs a file, not stdin"));
-    }
-    let (original, name) = (input::read_text(path)?, input::name_of(path));
-    let ends = LineEnds::of(&original);
-    let text = ends.to_model(&original);
-    let parts = match &args.at[..] {
-        [] => split::at_markers(&text, &ends.to_model(&args.marker), &name)?,
-        positions => split::at_positions(&text, positions, &name)?,
-    };
-    Ok(document(parts, ends, keep(original)))
-}
-
-fn document(parts: Vec<String>, ends: LineEnds, original: Option<String>) -> Document {
-    let breaks = |part: &String| part.bytes().filter(|&byte| byte == b'\n').count();
-    let lines = 1 + parts.iter().map(breaks).sum::<usize>();
-    Document { parts, ends, original, lines }
-}
-
-/// The parts and the result with the file's own line ends.
-fn in_file_form(mut parts: Vec<String>, mut filled: Infilling, ends: LineEnds) -> (Vec<String>, Infilling) {
-    let texts = filled.infills.iter_mut().chain(&mut filled.alternatives).map(|infill| &mut infill.text);
-    for text in parts.iter_mut().chain(texts) {
-        if let Cow::Owned(changed) = ends.to_file(text) {
-            *text = changed;
+        if open == 0 || !args.only_complete {
+            document.write(filled)?;
         }
     }
-    (parts, filled)
+    notes(document, filled, args, interrupt, global);
+    Ok(open)
+}
+
+/// Whether the model, or a stop text, ended a hole.
+fn ended(reason: FinishReason) -> bool {
+    matches!(reason, FinishReason::EndOfMask | FinishReason::Stop)
+}
+
+/// What the candidates have for the hole.
+fn several(made: &[Infilling], output: &mut Output) {
+    for (i, filled) in made.iter().enumerate() {
+        output.given(&format!("--- {} of {}\n", i + 1, made.len()));
+        filled.infills.iter().for_each(|infill| output.filled(&infill.text));
+        output.given("\n");
+    }
 }
 
 /// The document as it grows: each part when its hole is reached, the new text in colour.
@@ -145,7 +179,7 @@ impl Growing {
             Event::Prefilled { index, .. } => self.reach(parts, index + 1, output),
             Event::Token { index, text, .. } | Event::End { index, text, .. } => {
                 self.reach(parts, index + 1, output);
-                output.filled(text);
+                output.filled(&whole_characters(text));
             }
             _ => {}
         }
@@ -168,33 +202,28 @@ fn whole(parts: &[String], filled: &Infilling, output: &mut Output) {
     }
 }
 
-fn diff(args: &cli::Infill, old: &str, new: &str, output: &mut Output) {
-    let name = args.file().map(input::name_of).unwrap_or_default();
-    for line in write_back::diff(&name, old, new).split_inclusive('\n') {
+fn diff(document: &Document, filled: &Infilling, output: &mut Output) {
+    for line in document.diff(filled).split_inclusive('\n') {
         if line.starts_with('+') { output.filled(line) } else { output.given(line) }
     }
 }
 
-fn write(args: &cli::Infill, old: &str, new: &str, interrupt: &Interrupt) -> Result<()> {
-    let Some(path) = args.file() else { return Ok(()) };
-    if interrupt.was_pressed() {
-        return Err(Failure::interrupted(format!("stopped: {} is as it was", path.display())));
-    }
-    write_back::replace(path, old, new)
-}
-
-fn notes(filled: &Infilling, interrupt: &Interrupt, global: &Global) {
+fn notes(document: &Document, filled: &Infilling, args: &cli::Infill, interrupt: &Interrupt, global: &Global) {
     if global.talks() {
         let tokens = filled.infills.iter().map(|i| i.ids.len()).sum();
         note(global.quiet, &report::speed(&filled.timings, tokens));
     }
-    let open = filled
-        .infills
-        .iter()
-        .filter(|i| !matches!(i.finish_reason, FinishReason::EndOfMask | FinishReason::Stop))
-        .count();
-    if !filled.complete && !interrupt.was_pressed() && !global.json {
-        let holes = filled.infills.len();
-        note(global.quiet, &format!("{open} of {holes} holes were not ended by the model: see -n and --retries"));
+    let open: Vec<_> = filled.infills.iter().filter(|infill| !ended(infill.finish_reason)).collect();
+    if open.is_empty() || interrupt.was_pressed() || global.json {
+        return;
     }
+    let which = match (open.len(), filled.infills.len()) {
+        (_, 1) => "the hole was not ended by the model".to_owned(),
+        (1, holes) => format!("1 of {holes} holes was not ended by the model"),
+        (open, holes) => format!("{open} of {holes} holes were not ended by the model"),
+    };
+    let full = open.iter().any(|infill| infill.finish_reason == FinishReason::Context);
+    let advice = if full { "the context is full: see -c, or give it less text" } else { "see -n and --retries" };
+    let kept = if args.in_place && args.only_complete { "; the file is as it was" } else { "" };
+    note(global.quiet, &format!("{}: {which}: {advice}{kept}", document.name));
 }

@@ -10,23 +10,31 @@ pub mod plan;
 pub mod score;
 pub mod tokenize;
 
-use crate::cli::{Decoding, Prompt};
+use crate::cli::{self, Decoding, Prompt};
 use crate::failure::{Failure, Result};
-use crate::input;
 use crate::terminal::note;
-use incoder::{Lookup, Sampling, Window};
+use crate::{Global, engine, input, text};
+use incoder::{Lookup, Sampling, Sentinels, Session, Window};
 use std::path::Path;
 
 /// How tokens are chosen, from the flags.
 fn sampling(flags: &Decoding) -> Sampling {
-    let seed = flags.seed.unwrap_or_else(new_seed);
+    let seed = flags.seed().unwrap_or_else(new_seed);
     tracing::info!("seed {seed}");
     Sampling {
         temperature: flags.temp,
         top_k: flags.top_k,
         top_p: flags.top_p,
+        min_p: flags.min_p,
         repetition_penalty: flags.repeat_penalty,
         seed,
+    }
+}
+
+/// Says that keys or values did not fit into an fp16 cache, where that was found.
+fn note_overflow(session: &Session, global: &Global) {
+    if let Some(overflow) = session.overflow() {
+        note(global.quiet, &format!("{overflow}; this was done on the way"));
     }
 }
 
@@ -51,21 +59,54 @@ fn note_window(quiet: bool, window: &Window, lines: usize) {
 
 /// A prompt as it was given: exactly one of text, file and ids.
 enum Given<'a> {
-    Text(String),
+    /// With what to call it in a message.
+    Text(String, String),
     Ids(&'a [u32]),
 }
 
-fn prompt(flags: &Prompt) -> Result<Given<'_>> {
+fn prompt(flags: &Prompt, escape: bool) -> Result<Given<'_>> {
     match (&flags.prompt, &flags.file, &flags.ids) {
-        (Some(text), _, _) => Ok(Given::Text(text.clone())),
-        (_, Some(path), _) => Ok(Given::Text(input::read_text(path)?)),
+        (Some(text), _, _) if escape => Ok(Given::Text(cli::unescaped(text), "the prompt".to_owned())),
+        (Some(text), _, _) => Ok(Given::Text(text.clone(), "the prompt".to_owned())),
+        (_, Some(path), _) => Ok(Given::Text(input::read_text(path)?, input::name_of(path))),
         (_, _, Some(ids)) => Ok(Given::Ids(&ids.0)),
         _ => Err(Failure::usage("no prompt: give -p TEXT, -f FILE (- for stdin) or --ids IDS")),
     }
 }
 
+/// What can be said of a prompt before the model is loaded.
+fn check_prompt(given: &Given<'_>, sentinels: Sentinels, prepared: &engine::Prepared<'_>) -> Result<()> {
+    match given {
+        Given::Text(text, name) => {
+            let Some(found) = prepared.tokenizer.find_sentinel(text).filter(|_| sentinels == Sentinels::Refuse) else {
+                return Ok(());
+            };
+            let (line, column) = text::place(&text[..found.at]);
+            let name_of = prepared.tokenizer.token_bytes(found.id).unwrap_or_default();
+            Err(Failure::usage(format!(
+                "{name}:{line}:{column}: the text spells the sentinel {}: take it out, or give --sentinels literal",
+                String::from_utf8_lossy(name_of)
+            )))
+        }
+        Given::Ids([]) => Err(Failure::usage("--ids is empty: give at least one id")),
+        Given::Ids(ids) if ids.len() > prepared.capacity() => {
+            let (need, have) = (ids.len(), prepared.capacity());
+            Err(Failure::usage(format!("{need} ids, and the context holds {have}: -c {need} makes it longer")))
+        }
+        Given::Ids(ids) => {
+            let vocab = prepared.config.vocab_size;
+            match ids.iter().find(|&&id| id as usize >= vocab) {
+                Some(id) => {
+                    Err(Failure::usage(format!("token id {id} is out of range: the vocabulary has {vocab} ids")))
+                }
+                None => Ok(()),
+            }
+        }
+    }
+}
+
 /// -p, -f or, without either, stdin.
-fn text(prompt: Option<&str>, file: Option<&Path>) -> Result<String> {
+fn given_text(prompt: Option<&str>, file: Option<&Path>) -> Result<String> {
     match prompt {
         Some(text) => Ok(text.to_owned()),
         None => input::read_text(file.unwrap_or(Path::new("-"))),

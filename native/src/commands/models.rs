@@ -151,45 +151,87 @@ fn verify(model: &ModelName, global: &Global) -> Result<()> {
         checked_bytes: u64,
         /// Names of files, removed from the cache.
         damaged: Vec<String>,
-        /// Files that the cache has no hash of: those that are no links.
+        /// Files whose hash neither the cache nor the hub says.
         unchecked: Vec<String>,
     }
+    let _interrupt = Interrupt::install()?;
     let repo = cached(model)?;
     let mut found = Verified {
         model: model.id().to_owned(),
         checked: 0,
         checked_bytes: 0,
         damaged: Vec::new(),
-        unchecked: repo.files_without_blob(),
+        unchecked: Vec::new(),
     };
     let names = repo.names_of_blobs();
-    for etag in names_in(&repo.root.join("blobs")) {
-        let path = repo.blob(&etag);
+    let blobs = names_in(&repo.root.join("blobs")).into_iter().map(|etag| {
+        let name = names.get(&etag).cloned().unwrap_or_else(|| etag.clone());
+        (repo.blob(&etag), name, etag)
+    });
+    let mut files: Vec<_> = blobs.collect();
+    let (loose, why) = with_hashes(&repo, model);
+    for (commit, name, hash) in loose {
+        match hash {
+            Some(hash) => files.push((repo.snapshot(&commit).join(&name), name, hash)),
+            None => found.unchecked.push(name),
+        }
+    }
+    for (path, name, hash) in files {
         let Ok(file) = fs::metadata(&path).inspect_err(|e| tracing::info!("{}: {e}", path.display())) else { continue };
         // Unfinished downloads are checked when they are finished.
-        let Some(mut hasher) = Hasher::new(&etag, file.len()).filter(|_| file.is_file()) else { continue };
+        let Some(mut hasher) = Hasher::new(&hash, file.len()).filter(|_| file.is_file()) else { continue };
         let mut open = fs::File::open(&path).map_err(|e| failed(&path, &e))?;
         found.checked_bytes += hasher.update_from(&mut open).map_err(|e| failed(&path, &e))?;
         found.checked += 1;
-        if hasher.finish() != etag {
+        if hasher.finish() != hash {
             drop(open);
             fs::remove_file(&path).map_err(|e| failed(&path, &e))?;
-            found.damaged.push(names.get(&etag).cloned().unwrap_or(etag));
+            found.damaged.push(name);
         }
     }
+    found.unchecked.dedup();
     let size = bytes(found.checked_bytes);
-    let mut text = format!("{model}: {} files checked, {size}, {} damaged\n", found.checked, found.damaged.len());
-    if !found.unchecked.is_empty() {
-        text += &format!("no hash is known of {}\n", found.unchecked.join(", "));
-    }
+    let (checked, damaged) = (report::count(found.checked, "file"), found.damaged.len());
+    let text = format!("{model}: {checked} checked, {size}, {damaged} damaged\n");
     print(&found, &text, global)?;
-    match &found.damaged[..] {
-        [] => Ok(()),
-        damaged => {
-            let names = damaged.join(", ");
-            Err(Failure::model(format!("damaged and removed: {names}; `incoder models pull {model}` mends it")))
+    if !found.damaged.is_empty() {
+        let names = found.damaged.join(", ");
+        return Err(Failure::model(format!("damaged and removed: {names}; `incoder models pull {model}` mends it")));
+    }
+    if !found.unchecked.is_empty() {
+        let names = found.unchecked.join(", ");
+        let why = why.map_or(String::new(), |why| format!(" ({why})"));
+        return Err(Failure::runtime(format!(
+            "not checked: {names}; neither the cache nor the hub says its hash{why}"
+        )));
+    }
+    match found.checked {
+        0 => Err(Failure::model(format!("nothing of {model} is in the cache that could be checked"))),
+        _ => Ok(()),
+    }
+}
+
+/// The files that are no links, as (commit, name, hash): the hash that was noted when it came, or the one that the hub lists. What
+/// kept the hub from being asked, too.
+fn with_hashes(repo: &Repo, model: &ModelName) -> (Vec<(String, String, Option<String>)>, Option<Failure>) {
+    let noted = |(commit, name): (String, String)| {
+        let hash = repo.noted_hash(&commit, &name);
+        (commit, name, hash)
+    };
+    let mut files: Vec<_> = repo.files_without_blob().into_iter().map(noted).collect();
+    let mut trouble = None;
+    for commit in repo.commits() {
+        let mut unknown: Vec<_> = files.iter_mut().filter(|file| file.0 == commit && file.2.is_none()).collect();
+        if unknown.is_empty() {
+            continue;
+        }
+        let names: Vec<String> = unknown.iter().map(|file| file.1.clone()).collect();
+        match hub::listed_hashes(model, &commit, &names) {
+            Ok(hashes) => unknown.iter_mut().zip(hashes).for_each(|(file, hash)| file.2 = hash),
+            Err(failure) => trouble = Some(failure),
         }
     }
+    (files, trouble)
 }
 
 /// The model's part of the cache, which is there.

@@ -47,7 +47,7 @@ struct Blocker {
 
 pub fn run(args: &cli::Plan, global: &Global) -> Result<()> {
     let (model, config) = config(args, global)?;
-    let context_tokens = args.ctx_size.unwrap_or(config.max_position_embeddings);
+    let context_tokens = args.ctx_size.filter(|&size| size > 0).unwrap_or(config.max_position_embeddings);
     let prompt_tokens = context_tokens.saturating_sub(args.candidates.saturating_mul(args.max_tokens));
     let adapters = pollster::block_on(Gpu::list());
     let memory = machine_memory();
@@ -87,7 +87,7 @@ fn config(args: &cli::Plan, global: &Global) -> Result<(String, Config)> {
 }
 
 fn read(folder: &dyn incoder::Folder) -> Result<Config> {
-    Ok(Config::from_json(&pollster::block_on(folder.text("config.json", 1 << 20))?)?)
+    Ok(pollster::block_on(Config::read(folder))?)
 }
 
 fn on_device(

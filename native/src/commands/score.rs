@@ -7,11 +7,13 @@ use crate::{Global, cli, engine, report};
 use std::fmt::Write;
 
 pub fn run(args: &cli::Score, global: &Global) -> Result<()> {
-    let given = super::prompt(&args.prompt)?;
+    let given = super::prompt(&args.prompt, false)?;
     let interrupt = Interrupt::install()?;
-    let mut engine = engine::open(&args.model, &args.device, global)?;
+    let prepared = engine::prepare(&args.model, &args.device, global)?;
+    super::check_prompt(&given, args.shown.sentinels(), &prepared)?;
+    let mut engine = prepared.load(global)?;
     let ids = match given {
-        Given::Text(text) => engine.tokenizer.encode_long(&text, args.shown.sentinels(), &interrupt.cancel)?,
+        Given::Text(text, _) => engine.tokenizer.encode_long(&text, args.shown.sentinels(), &interrupt.cancel)?,
         Given::Ids(ids) => ids.to_vec(),
     };
     let (tokens, have) = (ids.len(), engine.session.capacity());
@@ -22,6 +24,7 @@ pub fn run(args: &cli::Score, global: &Global) -> Result<()> {
     interrupt.generating();
     let score = incoder::score(&mut engine.session, &ids, args.top_logprobs, &interrupt.cancel);
     let score = pollster::block_on(score)?;
+    super::note_overflow(&engine.session, global);
     if score.windows > 1 {
         let windows = format!("{} windows of {have} tokens that overlap by half", score.windows);
         note(global.quiet, &format!("{tokens} tokens are longer than the context window: scored in {windows}"));

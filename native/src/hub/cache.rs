@@ -9,6 +9,8 @@ use std::fs;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
+/// The folder of hashes of files that are no links: huggingface_hub looks at blobs, refs and snapshots only.
+const HASHES: &str = ".hashes";
 /// The shortest beginning of a commit id that is taken for one.
 const SHORT_COMMIT: usize = 7;
 
@@ -107,12 +109,7 @@ impl Repo {
             Ok(file) if file.is_file() && file.len() == size => Ok(true),
             Ok(file) => {
                 let (have, id) = (file.len(), self.name.id());
-                let advice = match fs::symlink_metadata(path).is_ok_and(|file| file.is_symlink())
-                    || path.starts_with(self.root.join("blobs"))
-                {
-                    true => format!("`incoder models verify {id}` tells which is right"),
-                    false => format!("`incoder models rm {id}` and another pull mend it"),
-                };
+                let advice = format!("`incoder models verify {id}` tells which is right");
                 Err(Failure::model(format!("{name} has {have} bytes in the cache, the hub says {size}: {advice}")))
             }
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
@@ -138,6 +135,35 @@ impl Repo {
         }
         // As Python does it: another snapshot that wants the blob downloads it again.
         fs::rename(&blob, &path).map_err(|e| failed(&path, &e))
+    }
+
+    /// Where the hash of a file is noted that lies in a snapshot itself: the name of a blob says it, and such a file has none.
+    fn hash_file(&self, commit: &str, name: &str) -> PathBuf {
+        self.root.join(HASHES).join(commit).join(name)
+    }
+
+    /// Notes the hash of a file that could not be linked. Where that fails, `models verify` asks the hub.
+    pub fn note_hash(&self, commit: &str, name: &str, etag: &str) {
+        if fs::symlink_metadata(self.snapshot(commit).join(name)).is_ok_and(|file| file.is_symlink()) {
+            return;
+        }
+        let path = self.hash_file(commit, name);
+        let folder = path.parent().unwrap_or(&self.root);
+        if let Err(error) = fs::create_dir_all(folder).and_then(|()| fs::write(&path, etag)) {
+            tracing::info!("{}: {error}", path.display());
+        }
+    }
+
+    /// What [`Repo::note_hash`] noted.
+    pub fn noted_hash(&self, commit: &str, name: &str) -> Option<String> {
+        let mut text = String::new();
+        fs::File::open(self.hash_file(commit, name)).ok()?.take(100).read_to_string(&mut text).ok()?;
+        Some(text.trim().to_owned())
+    }
+
+    /// Forgets the hashes of a snapshot.
+    pub fn forget_hashes(&self, commit: &str) {
+        let _ = fs::remove_dir_all(self.root.join(HASHES).join(commit));
     }
 
     /// Bytes of the files of a snapshot, those behind links included.
@@ -191,7 +217,9 @@ pub fn read_json(path: &Path) -> Result<Value> {
     if bytes.len() as u64 > MAX_JSON_BYTES {
         return Err(Failure::model(format!("{}: longer than any such file", path.display())));
     }
-    serde_json::from_slice(&bytes).map_err(|e| Failure::model(format!("{}: {e}", path.display())))
+    let problem = |problem: String| Failure::model(format!("{}: {problem}", path.display()));
+    let text = String::from_utf8(bytes).map_err(|_| problem("is not UTF-8".to_owned()))?;
+    incoder::json::parse(&text).map_err(problem)
 }
 
 /// A file of the cache that could not be read or written.

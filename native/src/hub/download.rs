@@ -70,7 +70,9 @@ impl<'a> Downloads<'a> {
         } else {
             self.fetch(file)?;
         }
-        self.repo.link(self.commit, &file.name, &file.etag)
+        self.repo.link(self.commit, &file.name, &file.etag)?;
+        self.repo.note_hash(self.commit, &file.name, &file.etag);
+        Ok(())
     }
 
     fn fetch(&self, file: &RemoteFile) -> Result<()> {
@@ -97,8 +99,9 @@ impl<'a> Downloads<'a> {
     /// All that is missing, with retries.
     fn pull(&self, partial: &mut Partial<'_>) -> Result<()> {
         let mut patience = Patience::for_download(partial.position);
+        let mut ranges = Ranges::Trusted;
         loop {
-            match self.attempt(partial) {
+            match self.attempt(partial, &mut ranges) {
                 Ok(()) => return Ok(()),
                 Err(Trouble::Final(failure)) => return Err(failure),
                 Err(Trouble::Again { why, wait }) => {
@@ -116,44 +119,59 @@ impl<'a> Downloads<'a> {
         }
     }
 
-    /// One request for all that is missing.
-    fn attempt(&self, partial: &mut Partial<'_>) -> std::result::Result<(), Trouble> {
+    /// One request for all that is missing; for the whole file where the server's ranges are not what was asked for.
+    fn attempt(&self, partial: &mut Partial<'_>, ranges: &mut Ranges) -> std::result::Result<(), Trouble> {
         let file = partial.file;
         if partial.position == file.size {
             return Ok(());
+        }
+        if *ranges == Ranges::Refused && partial.position > 0 {
+            partial.restart()?;
         }
         let from = Some(partial.position).filter(|from| *from > 0);
         let what = format!("{} of {}", file.name, self.repo.name.id());
         let hint = "the hub lists it and does not have it: try again later";
         let response = self.http.get(&Request { url: &file.url, what: &what, from, hint, quick: false })?;
+        // Bytes of the answer that are there already.
+        let mut known = 0;
         match (response.status().as_u16(), from) {
             (200, _) => {
-                if from.is_some() {
-                    tracing::info!("{}: the server knows no ranges, begun anew", file.name);
-                    partial.restart()?;
-                }
                 let length = response.body().content_length();
                 if let Some(length) = length.filter(|length| *length != file.size) {
                     return Err(lies(file, &format!("{length} bytes")));
                 }
-            }
-            (206, Some(from)) => {
-                let said = content_range(&response).unwrap_or_default();
-                if said.0 != from || said.1.is_some_and(|total| total != file.size) {
-                    let header = response.headers().get(header::CONTENT_RANGE);
-                    return Err(lies(
-                        file,
-                        &format!("Content-Range {header:?} where bytes from {from} were asked for"),
-                    ));
+                if from.is_some() {
+                    tracing::info!("{}: the server knows no ranges, begun anew", file.name);
+                    partial.restart()?;
                 }
             }
-            (416, Some(_)) => {
-                partial.restart()?;
-                return Err(Trouble::again("the server refuses to go on (416)"));
+            (206, from) => {
+                let from = from.unwrap_or_default();
+                match content_range(&response) {
+                    // Caches that keep blocks answer from the beginning of one.
+                    Some((start, total)) if start <= from && total.is_none_or(|total| total == file.size) => {
+                        known = from - start;
+                    }
+                    _ => {
+                        let said = response.headers().get(header::CONTENT_RANGE).and_then(|said| said.to_str().ok());
+                        let said = said.map_or("no Content-Range".to_owned(), |said| format!("Content-Range {said}"));
+                        return Err(
+                            ranges.refuse(format!("asked for bytes from {from} on, the server answers with {said}"))
+                        );
+                    }
+                }
             }
+            (416, Some(_)) => return Err(ranges.refuse("the server refuses to go on (416)".to_owned())),
             (status, _) => return Err(lies(file, &format!("status {status} to a request without a range"))),
         }
         let mut body = response.into_body().into_reader();
+        if known > 0 {
+            tracing::info!("{}: the answer begins {known} bytes earlier than was asked for", file.name);
+            let skipped = std::io::copy(&mut body.by_ref().take(known), &mut std::io::sink());
+            if !skipped.is_ok_and(|skipped| skipped == known) {
+                return Err(ranges.refuse("the answer to a range ended before its first new byte".to_owned()));
+            }
+        }
         let mut buffer = vec![0; CHUNK_BYTES];
         // Not a byte more than was listed: whether they are the right ones, the hash tells.
         while partial.position < file.size {
@@ -200,6 +218,24 @@ impl<'a> Downloads<'a> {
     }
 }
 
+/// What is to be made of a server's ranges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ranges {
+    Trusted,
+    /// It answers them with something else: files come whole or not at all.
+    Refused,
+}
+
+impl Ranges {
+    /// From here on files are asked for as a whole. Where that was so already, nothing else can be tried.
+    fn refuse(&mut self, why: String) -> Trouble {
+        match std::mem::replace(self, Self::Refused) {
+            Self::Trusted => Trouble::Again { why, wait: Some(Duration::ZERO) },
+            Self::Refused => Failure::runtime(format!("{why}; another mirror may do better (HF_ENDPOINT)")).into(),
+        }
+    }
+}
+
 /// Start and total of `bytes 5-9/10`; the total may be unknown.
 fn content_range<B>(response: &Response<B>) -> Option<(u64, Option<u64>)> {
     let said = response.headers().get(header::CONTENT_RANGE)?.to_str().ok()?.strip_prefix("bytes ")?;
@@ -210,5 +246,6 @@ fn content_range<B>(response: &Response<B>) -> Option<(u64, Option<u64>)> {
 
 fn lies(file: &RemoteFile, answer: &str) -> Trouble {
     let RemoteFile { name, size, .. } = file;
-    Failure::runtime(format!("{name}: the server answers with {answer}; the hub lists {size} bytes; try again")).into()
+    let advice = "try again, or with another mirror (HF_ENDPOINT)";
+    Failure::runtime(format!("{name}: the server answers with {answer}; the hub lists {size} bytes: {advice}")).into()
 }

@@ -35,6 +35,8 @@ pub fn choose<P: Place>(place: &P, needs: Needs) -> Result<Vec<P::File>> {
         return Ok(files);
     }
     files.push(required("tokenizer.json")?);
+    // What it says of the tokens that end a text counts; most models have none.
+    files.extend(place.find("generation_config.json"));
     if needs == Needs::Tokenizer {
         return Ok(files);
     }

@@ -97,6 +97,13 @@ impl Http {
         for _ in 0..=REDIRECTS {
             let response = self.send(&url, request)?;
             if !response.status().is_redirection() {
+                if let Some(encoding) = encoding(response.headers()) {
+                    return Err(Failure::runtime(format!(
+                        "{}: the server sends it compressed ({encoding}), and was asked not to: another mirror may do better (HF_ENDPOINT)",
+                        request.what
+                    ))
+                    .into());
+                }
                 return match self.refusal(response.status().as_u16(), response.headers(), request) {
                     Some(trouble) => Err(trouble),
                     None => Ok(response),
@@ -179,6 +186,10 @@ impl Http {
             401 | 403 => Failure::model(format!(
                 "{what}: refused ({status}): the name is misspelt, or the model needs a token: accept its terms on {endpoint}/{id} and set HF_TOKEN"
             )),
+            404 if headers.get("x-error-code").is_some_and(|code| code == "RevisionNotFound") => {
+                let (revision, advice) = (self.model.revision(), "check the spelling of what follows the @");
+                Failure::model(format!("{what}: {id} is at {endpoint}, and has no revision {revision}: {advice}"))
+            }
             404 | 410 => Failure::model(format!("{what}: not found at {endpoint} ({status}); {hint}")),
             408 | 429 | 500..=599 => {
                 let wait = headers.get(header::RETRY_AFTER).and_then(|wait| wait.to_str().ok()?.trim().parse().ok());
@@ -244,6 +255,12 @@ pub fn escaped(text: &str) -> String {
     text.bytes().map(byte).collect()
 }
 
+/// In what form a body comes, unless as it is.
+fn encoding(headers: &HeaderMap) -> Option<String> {
+    let encoding = headers.get(header::CONTENT_ENCODING)?.to_str().unwrap_or("unknown").trim().to_ascii_lowercase();
+    Some(encoding).filter(|encoding| !matches!(encoding.as_str(), "" | "identity"))
+}
+
 /// Scheme, host and port: what a token is for.
 fn origin(url: &Uri) -> Option<Origin> {
     let scheme = url.scheme_str()?.to_ascii_lowercase();
@@ -253,10 +270,16 @@ fn origin(url: &Uri) -> Option<Origin> {
 
 /// Where a redirect leads; None where it is no address, or leads from https to http.
 fn redirected(from: &Uri, to: &str) -> Option<Uri> {
+    let base = format!("{}://{}", from.scheme_str()?, from.authority()?);
+    let has_scheme = to.split(['/', '?', '#']).next().is_some_and(|begin| begin.contains(':'));
     let to = match to.strip_prefix('/') {
         Some(host) if host.starts_with('/') => format!("{}:{to}", from.scheme_str()?),
-        Some(_) => format!("{}://{}{to}", from.scheme_str()?, from.authority()?),
-        None => to.to_owned(),
+        Some(_) => format!("{base}{to}"),
+        None if has_scheme => to.to_owned(),
+        None if to.is_empty() || to.contains("..") => return None,
+        None if to.starts_with('?') => format!("{base}{}{to}", from.path()),
+        // Beside what was asked for.
+        None => format!("{base}{}/{to}", from.path().rsplit_once('/')?.0),
     };
     let to: Uri = to.parse().ok()?;
     let allowed = matches!((from.scheme_str()?, to.scheme_str()?), (_, "https") | ("http", "http"));
@@ -280,7 +303,9 @@ mod tests {
         assert_eq!(to("https://a/x", "/y?z=1").as_deref(), Some("https://a/y?z=1"));
         assert_eq!(to("http://a:8/x", "http://b/y").as_deref(), Some("http://b/y"));
         assert_eq!(to("https://a/x", "//b/y").as_deref(), Some("https://b/y"));
-        for refused in ["http://a/x", "ftp://a/x", "", "y", "file:///etc/passwd"] {
+        assert_eq!(to("https://a/x/y", "z?q=/1").as_deref(), Some("https://a/x/z?q=/1"));
+        assert_eq!(to("https://a/x", "?z").as_deref(), Some("https://a/x?z"));
+        for refused in ["http://a/x", "ftp://a/x", "", "../y", "file:///etc/passwd"] {
             assert_eq!(to("https://a/x", refused), None, "{refused}");
         }
     }

@@ -4,7 +4,7 @@ use super::files::{MAX_JSON_BYTES, Place};
 use super::hash::Hasher;
 use super::http::{Http, Request, escaped};
 use super::name::{ModelName, is_commit};
-use crate::failure::{Failure, Result};
+use crate::failure::{Failure, MODEL, Result};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -34,7 +34,20 @@ pub fn ask(http: &Http, endpoint: &str, model: &ModelName, quick: bool) -> Resul
     let url = format!("{endpoint}/api/models/{}/revision/{revision}?blobs=true", model.id());
     let what = model.to_string();
     let hint = "check the spelling; there is no folder of that name here either";
-    let bytes = http.bytes(&Request { url: &url, what: &what, from: None, hint, quick }, MAX_JSON_BYTES)?;
+    let request = Request { url: &url, what: &what, from: None, hint, quick };
+    let bytes = http.bytes(&request, MAX_JSON_BYTES).map_err(|failure| {
+        // A hub that does not say which of the two it lacks.
+        let main = format!("{endpoint}/api/models/{}", model.id());
+        let asks = failure.code == MODEL && model.named_revision().is_some();
+        match asks && http.bytes(&Request { url: &main, quick: true, ..request }, MAX_JSON_BYTES).is_ok() {
+            true => Failure::model(format!(
+                "{} is at {endpoint}, and has no revision {}: check the spelling of what follows the @",
+                model.id(),
+                model.revision()
+            )),
+            false => failure,
+        }
+    })?;
     let other = || Failure::runtime(format!("{endpoint} answers with something else than the files of {model}"));
     let answer: Value = serde_json::from_slice(&bytes).map_err(|_| other())?;
     // Who names a commit gets that one.

@@ -13,7 +13,7 @@ mod progress;
 pub mod remove;
 pub mod settings;
 
-use crate::failure::{Failure, INTERRUPTED, Result};
+use crate::failure::{Failure, INTERRUPTED, RUNTIME, Result};
 use crate::{Global, terminal};
 use cache::Repo;
 use download::Downloads;
@@ -63,8 +63,25 @@ pub fn resolve(name: &ModelName, needs: Needs, insist: bool, global: &Global) ->
             terminal::note(global.quiet, &format!("{failure}; using {name} as it is in the cache"));
             Ok(cached(commit))
         }
+        // A mistyped folder reads like a model's name.
+        (Err(failure), None) if failure.code == RUNTIME && enough => {
+            let Failure { code, message } = failure;
+            let hint = format!("there is no folder {name} here, so that the hub was asked for it");
+            Err(Failure { code, message: format!("{message}; {hint}") })
+        }
         (newest, _) => newest,
     }
+}
+
+/// The hashes of a snapshot's files as the hub lists them. Fails with RUNTIME where it cannot be asked.
+pub fn listed_hashes(model: &ModelName, commit: &str, names: &[String]) -> Result<Vec<Option<String>>> {
+    let settings = Settings::from_environment()?;
+    if settings.offline {
+        return Err(Failure::runtime("HF_HUB_OFFLINE is set"));
+    }
+    let at = ModelName::parse(&format!("{}@{commit}", model.id())).map_err(Failure::usage)?;
+    let listing = listing::ask(&Http::new(&settings, &at)?, &settings.endpoint, &at, false)?;
+    Ok(names.iter().map(|name| listing.file(name).ok().map(|file| file.etag)).collect())
 }
 
 /// The model's snapshot without the network. Fails with MODEL where it is not there or not whole.

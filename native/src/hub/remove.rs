@@ -46,6 +46,7 @@ pub fn remove(repo: &Repo, name: &ModelName) -> Result<u64> {
     if snapshot.exists() {
         fs::remove_dir_all(&snapshot).map_err(|e| failed(&snapshot, &e))?;
     }
+    repo.forget_hashes(&commit);
     for (reference, _) in repo.refs().into_iter().filter(|(_, of)| *of == commit) {
         let path = repo.root.join("refs").join(reference);
         fs::remove_file(&path).map_err(|e| failed(&path, &e))?;
@@ -66,14 +67,17 @@ impl Repo {
         self.commits().iter().flat_map(|commit| self.blobs_of(commit)).collect()
     }
 
-    /// Files that lie in a snapshot themselves, where links were not possible.
-    pub fn files_without_blob(&self) -> Vec<String> {
-        let mut found = BTreeSet::new();
-        for folder in self.commits().iter().map(|commit| self.snapshot(commit)) {
+    /// Files that lie in a snapshot themselves, where links were not possible, with its commit.
+    pub fn files_without_blob(&self) -> Vec<(String, String)> {
+        let mut found = Vec::new();
+        for commit in self.commits() {
+            let folder = self.snapshot(&commit);
             let plain = |name: &String| fs::symlink_metadata(folder.join(name)).is_ok_and(|file| file.is_file());
-            found.extend(names_in(&folder).into_iter().filter(plain));
+            let mut names: Vec<String> = names_in(&folder).into_iter().filter(plain).collect();
+            names.sort();
+            found.extend(names.into_iter().map(|name| (commit.clone(), name)));
         }
-        found.into_iter().collect()
+        found
     }
 }
 

@@ -30,6 +30,12 @@ pub enum Fault {
     Length(i64),
     /// Another Content-Range.
     Range(&'static str),
+    /// A range is answered from the beginning of its block of so many bytes, as a cache of blocks does.
+    Blocks(usize),
+    /// 206 without Content-Range.
+    NoContentRange,
+    /// This Content-Encoding.
+    Encoding(&'static str),
     /// In the listing, a file has this size.
     ListedSize(&'static str, u64),
     /// A login page instead.
@@ -189,7 +195,14 @@ impl Hub {
         match from {
             None => send(&mut stream, 200, "", &bytes, &faults),
             Some(from) => {
-                let (from, size) = (from.expect("a range"), bytes.len());
+                let (mut from, size) = (from.expect("a range"), bytes.len());
+                if let Some(block) = faults.iter().find_map(|f| if let Fault::Blocks(b) = f { Some(*b) } else { None })
+                {
+                    from -= from % block;
+                }
+                if faults.iter().any(|fault| matches!(fault, Fault::NoContentRange)) {
+                    return send(&mut stream, 206, "", &bytes[from..], &faults);
+                }
                 let lie =
                     faults.iter().find_map(|f| if let Fault::Range(lie) = f { Some((*lie).to_owned()) } else { None });
                 let range = lie.unwrap_or(format!("bytes {from}-{}/{size}", size - 1));
@@ -253,15 +266,18 @@ pub fn etag(name: &str, bytes: &[u8]) -> String {
 
 fn send(stream: &mut TcpStream, status: u16, headers: &str, body: &[u8], faults: &[Fault]) -> Option<()> {
     let (mut length, mut cut, mut step) = (body.len() as i64, body.len(), None);
+    let mut encoding = String::new();
     for fault in faults {
         match fault {
             Fault::Length(more) => length += more,
             Fault::Cut(at) => cut = cut.min(*at),
             Fault::Throttle(bytes) => step = Some(*bytes),
+            Fault::Encoding(name) => encoding = format!("Content-Encoding: {name}\r\n"),
             _ => {}
         }
     }
-    let head = format!("HTTP/1.1 {status} x\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n");
+    let head =
+        format!("HTTP/1.1 {status} x\r\nConnection: close\r\nContent-Length: {length}\r\n{encoding}{headers}\r\n");
     stream.write_all(head.as_bytes()).ok()?;
     for piece in body[..cut].chunks(step.unwrap_or(usize::MAX)) {
         stream.write_all(piece).ok()?;

@@ -20,10 +20,10 @@ pub struct Ran {
 }
 
 impl Ran {
-    /// stdout of a run that went well.
+    /// stdout of a run that went well, whether or not the model ended every hole (5): these models are not trained to.
     #[track_caller]
     pub fn ok(self) -> String {
-        assert_eq!(self.code, 0, "{self:?}");
+        assert!(matches!(self.code, 0 | 5), "{self:?}");
         self.stdout
     }
 

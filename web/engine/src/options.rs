@@ -135,6 +135,7 @@ impl Make {
             top_p: self.top_p.unwrap_or(default.top_p),
             repetition_penalty: self.repetition_penalty.unwrap_or(default.repetition_penalty),
             seed: self.seed.unwrap_or(default.seed),
+            ..default
         }
     }
 

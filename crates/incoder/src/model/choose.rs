@@ -51,7 +51,7 @@ struct Choice {
     penalty: f32,
     top_k: u32,
     told: u32,
-    spare: u32,
+    min_p: f32,
     seed: [u32; 2],
     stops: [u32; MOST_STOPS],
 }
@@ -128,7 +128,7 @@ impl Chooser {
 
     /// Says how the steps to come choose.
     pub fn start(&self, choosing: &Choosing<'_>) {
-        let Sampling { temperature, top_k, top_p, repetition_penalty, seed } = choosing.sampling;
+        let Sampling { temperature, top_k, top_p, min_p, repetition_penalty, seed } = choosing.sampling;
         let mut stops = [NONE; MOST_STOPS];
         stops.iter_mut().zip(choosing.stops).for_each(|(to, stop)| *to = *stop);
         let choice = Choice {
@@ -137,7 +137,7 @@ impl Chooser {
             penalty: repetition_penalty as f32,
             top_k: if choosing.sampling.is_greedy() { 1 } else { top_k as u32 },
             told: choosing.told as u32,
-            spare: 0,
+            min_p: min_p as f32,
             seed: [seed as u32, (seed >> 32) as u32],
             stops,
         };

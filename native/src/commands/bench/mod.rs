@@ -202,13 +202,14 @@ fn jobs(args: &cli::Bench) -> Result<Vec<Box<dyn Measurement>>> {
 
 /// Opens the device, measures what it can do while its memory is free, and loads the model.
 fn open(args: &cli::Bench, cancel: &Cancel, global: &Global) -> Result<(Setting, Bench)> {
-    let options = LoadOptions { context: args.ctx_size, kv: args.kv.into(), warm_up: false };
+    let options = LoadOptions { context: args.ctx_size.filter(|&size| size > 0), kv: args.kv.into(), warm_up: false };
     let (setting, session) = if let Some(shape) = args.shape {
         let (model, config) = (format!("{}, random weights", shape.name()), shape.config()?);
         load(args, model, Origin::Random(&config), &choose(args, false, global)?, &options, global)?
     } else {
-        let folder = model_folder::open(args.model.name.as_deref(), Needs::Everything, global)?;
-        let name = args.model.name.as_ref().map(|name| name.to_string_lossy().into_owned());
+        let name = args.model.name();
+        let folder = model_folder::open(name.as_deref(), Needs::Everything, global)?;
+        let name = name.map(|name| name.to_string_lossy().into_owned());
         let device = choose(args, name.is_none(), global)?;
         let model = name.unwrap_or_else(|| "the demo model".to_owned());
         load(args, model, Origin::Folder(folder.as_ref()), &device, &options, global)?
@@ -220,7 +221,8 @@ fn open(args: &cli::Bench, cancel: &Cancel, global: &Global) -> Result<(Setting,
 
 /// The device asked for. Kernels are a GPU's.
 fn choose(args: &cli::Bench, is_demo: bool, global: &Global) -> Result<Device> {
-    let device = engine::choose(args.device.as_deref(), is_demo, global.quiet)?;
+    let cpu = args.n_gpu_layers.filter(|on_gpu| !on_gpu).map(|_| "cpu");
+    let device = engine::choose(cpu.or(args.device.as_deref()), is_demo, global.quiet)?;
     if matches!(device, Device::Cpu) && (args.profile || args.kernels) {
         return Err(Failure::usage("--profile and --kernels time a GPU's kernels: name one with --device"));
     }

@@ -23,12 +23,13 @@ fn some_logits(vocab: usize, seed: u32) -> Vec<f32> {
 }
 
 /// Every way to choose that a GPU takes part in.
-const SAMPLINGS: [Sampling; 5] = [
-    Sampling { temperature: 0.0, top_k: 50, top_p: 0.95, repetition_penalty: 1.0, seed: 0 },
-    Sampling { temperature: 0.0, top_k: 50, top_p: 0.95, repetition_penalty: 1.3, seed: 0 },
-    Sampling { temperature: 0.2, top_k: 50, top_p: 0.95, repetition_penalty: 1.0, seed: 0 },
-    Sampling { temperature: 1.0, top_k: 64, top_p: 1.0, repetition_penalty: 1.0, seed: 0 },
-    Sampling { temperature: 0.7, top_k: 7, top_p: 0.8, repetition_penalty: 1.2, seed: u64::MAX - 5 },
+const SAMPLINGS: [Sampling; 6] = [
+    Sampling { temperature: 0.0, top_k: 50, top_p: 0.95, min_p: 0.0, repetition_penalty: 1.0, seed: 0 },
+    Sampling { temperature: 1.0, top_k: 50, top_p: 0.95, min_p: 0.2, repetition_penalty: 1.0, seed: 0 },
+    Sampling { temperature: 0.0, top_k: 50, top_p: 0.95, min_p: 0.0, repetition_penalty: 1.3, seed: 0 },
+    Sampling { temperature: 0.2, top_k: 50, top_p: 0.95, min_p: 0.0, repetition_penalty: 1.0, seed: 0 },
+    Sampling { temperature: 1.0, top_k: 64, top_p: 1.0, min_p: 0.0, repetition_penalty: 1.0, seed: 0 },
+    Sampling { temperature: 0.7, top_k: 7, top_p: 0.8, min_p: 0.0, repetition_penalty: 1.2, seed: u64::MAX - 5 },
 ];
 
 #[test]
@@ -36,7 +37,7 @@ fn kernel_choose_draws_what_the_sampler_draws() {
     for (name, gpu) in variants() {
         for vocab in [3, 64, 259, 5000] {
             for seed in 0..12 {
-                let mut sampling = SAMPLINGS[seed % 5];
+                let mut sampling = SAMPLINGS[seed % SAMPLINGS.len()];
                 sampling.seed = sampling.seed.wrapping_add(1000 * seed as u64);
                 let columns = [1, 2, MAX_LOGITS][seed % 3];
                 let logits: Vec<_> = (0..columns).map(|i| some_logits(vocab, (seed + 20 * i) as u32 + 1)).collect();
