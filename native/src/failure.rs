@@ -60,8 +60,11 @@ impl From<incoder::Error> for Failure {
             E::Cancelled => return Self::interrupted("stopped before the first token"),
             _ => RUNTIME,
         };
-        // The crate speaks of its option; here it has a flag's name.
-        let message = error.to_string().replace("allow sentinels", "give --allow-sentinels");
+        // The crate speaks of its options; here they have flags' names.
+        let mut message = error.to_string().replace("allow sentinels", "give --allow-sentinels");
+        if matches!(error, E::NoAdapter { .. }) {
+            message += "; install a Vulkan, Metal or DX12 driver, or use the CPU with `--device cpu`";
+        }
         Self { code, message }
     }
 }
@@ -74,6 +77,13 @@ mod tests {
     fn is_always_one_line() {
         assert_eq!(Failure::usage("a\r\n  b\tc\n").to_string(), "a b c");
         assert_eq!(Failure::usage("").to_string(), "failed");
+    }
+
+    #[test]
+    fn the_command_adds_its_own_flags() {
+        let failure = Failure::from(incoder::Error::NoAdapter { reason: "none answered".to_owned() });
+        assert!(failure.message.starts_with("no GPU adapter found (none answered); "), "{failure}");
+        assert!(failure.message.ends_with("`--device cpu`"), "{failure}");
     }
 
     #[test]
