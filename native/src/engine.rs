@@ -9,7 +9,6 @@ use incoder::{Config, Device, Error, Folder, Gpu, GpuOptions, LoadOptions, Sessi
 
 /// tokenizer.json of a vocabulary of 50,000 has 2 MB; anything near this is not one.
 const MAX_TOKENIZER_BYTES: u64 = 64 << 20;
-const MAX_CONFIG_BYTES: u64 = 1 << 20;
 /// Random weights are the same every time.
 const SEED: u32 = 1;
 
@@ -30,7 +29,7 @@ pub struct Engine {
 pub fn open(model: &cli::Model, device: &cli::Device, global: &Global) -> Result<Engine> {
     let folder = model_folder::open(model.name.as_deref(), Needs::Everything, global)?;
     let tokenizer = tokenizer(folder.as_ref())?;
-    let config = Config::from_json(&pollster::block_on(folder.text("config.json", MAX_CONFIG_BYTES))?)?;
+    let config = pollster::block_on(Config::read(folder.as_ref()))?;
     if tokenizer.vocab_size() > config.vocab_size {
         let (ids, rows) = (tokenizer.vocab_size(), config.vocab_size);
         return Err(Failure::model(format!(
@@ -61,7 +60,7 @@ pub fn load(origin: Origin<'_>, on: &Device, options: &LoadOptions, global: &Glo
         let on = match on {
             Device::Gpu(gpu) => {
                 let config = match origin {
-                    Origin::Folder(folder) => Config::from_json(&folder.text("config.json", MAX_CONFIG_BYTES).await?)?,
+                    Origin::Folder(folder) => Config::read(folder).await?,
                     Origin::Random(config) => config.clone(),
                 };
                 Device::Gpu(tuning::tuned(gpu, &config).await?)

@@ -76,7 +76,7 @@ fn every_file_holds_the_same_model() {
 fn published_configs_are_accepted() {
     for model in [Model::incoder_1b(), Model::incoder_6b()] {
         let config = Config::from_json(&model.config_json(Dtype::F16)).unwrap();
-        assert_eq!((config.parameters(), config.eos_token_id), (model.parameters(), 2));
+        assert_eq!((config.parameters(), config.eos_token_ids), (model.parameters(), vec![2]));
         assert!(config.scale_embedding);
     }
 }

@@ -32,11 +32,15 @@ struct Matrix {
     first_row: u32,
     // Values from one token's outputs to the next token's.
     stride: u32,
+    // For project_qkv only: what a key of this layer beyond fp16 writes to `overflow`, more the earlier the layer; a value, one less.
+    rank: u32,
 }
 
 @group(0) @binding(9) var<uniform> matrix: Matrix;
 @group(0) @binding(10) var<storage, read> bias: array<vec4<f32>>;
 @group(0) @binding(11) var<storage, read_write> y: array<vec4<f32>>;
+// The highest rank of what did not fit into the cache's fp16; 0 when all did.
+@group(0) @binding(16) var<storage, read_write> overflow: atomic<u32>;
 
 // The weights of eight rows for a group of 8 inputs.
 struct Rows {
@@ -299,6 +303,12 @@ fn project_gelu(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocati
     }
 }
 
+// Whether fp16 holds all of it. What pack2x16float makes of the rest is for the driver to say.
+fn fits_fp16(values: Octet) -> bool {
+    let most = vec4(65504.0);
+    return all(abs(values.low) <= most) && all(abs(values.high) <= most);
+}
+
 // Rows 0.. are queries (scaled, to the output), then keys, then values (to the cache).
 @compute @workgroup_size(LANES, SLICES, BLOCKS)
 fn project_qkv(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) thread: vec3<u32>) {
@@ -318,6 +328,9 @@ fn project_qkv(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocatio
             output(at.first + c, within / 4u, D_MODEL / 4u, sum.low * scale);
             output(at.first + c, within / 4u + 1u, D_MODEL / 4u, sum.high * scale);
         } else if (KV_F16) {
+            if (!fits_fp16(sum)) {
+                atomicMax(&overflow, matrix.rank + 1u - part);
+            }
             if (part == 1u) {
                 cache_key(cache_row, within / 8u, packed(sum));
             } else {

@@ -2,7 +2,7 @@
 
 use crate::config::Config;
 use crate::error::Result;
-use crate::forward::Column;
+use crate::forward::{Column, Kv};
 use crate::model::{Choosing, Plan, Told};
 use crate::reference::Reference;
 
@@ -29,6 +29,23 @@ impl Backend {
         }
     }
 
+    /// How keys and values are stored.
+    pub fn kv(&self) -> Kv {
+        match self {
+            Self::Cpu(model) => model.kv(),
+            Self::Gpu(plan) => plan.kv(),
+        }
+    }
+
+    /// Keys and values are stored in fp32 from here on; those that were there are gone.
+    pub async fn widen(&mut self) -> Result<()> {
+        match self {
+            Self::Cpu(model) => model.widen(),
+            Self::Gpu(plan) => plan.widen().await?,
+        }
+        Ok(())
+    }
+
     /// Most columns of one step: the prefill chunk, short enough that a cancel is felt at once.
     pub fn max_columns(&self) -> usize {
         match self {
@@ -48,7 +65,7 @@ impl Backend {
     /// One step: every column enters the cache; the logits [vocab] after each of the last `logits` columns.
     pub async fn forward(&mut self, columns: &[Column], logits: usize) -> Result<Vec<Vec<f32>>> {
         match self {
-            Self::Cpu(model) => Ok(model.forward(columns, logits)),
+            Self::Cpu(model) => model.forward(columns, logits),
             Self::Gpu(plan) => plan.forward(columns, logits).await,
         }
     }

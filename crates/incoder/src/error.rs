@@ -84,6 +84,14 @@ pub enum Error {
         /// How many bytes it takes.
         need: u64,
     },
+    /// Keys or values of a layer lie beyond the range of an fp16 cache.
+    #[error("the {what} of layer {layer} exceed 65504, the most that fp16 holds: keep them in fp32 (`--kv f32`)")]
+    KvOverflow {
+        /// `keys` or `values`.
+        what: &'static str,
+        /// The layer, from 0.
+        layer: usize,
+    },
     /// The caller cancelled. The KV cache stays usable.
     #[error("cancelled")]
     Cancelled,

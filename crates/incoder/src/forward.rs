@@ -51,20 +51,28 @@ impl Column {
 /// How keys and values are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Kv {
-    /// Half precision: the default.
+    /// Half precision until a key or value lies beyond its range, and single precision from there on: the context is computed
+    /// again before anything is chosen from it. The default.
     #[default]
+    Auto,
+    /// Half precision. A key or value beyond its range is an error.
     F16,
     /// Single precision: twice the memory, no rounding.
     F32,
 }
 
 impl Kv {
-    /// Bytes a value.
+    /// Bytes of a value, to begin with.
     pub fn bytes(self) -> usize {
         match self {
-            Self::F16 => 2,
+            Self::Auto | Self::F16 => 2,
             Self::F32 => 4,
         }
+    }
+
+    /// What a session begins with.
+    pub(crate) fn first(self) -> Self {
+        if self == Self::Auto { Self::F16 } else { self }
     }
 }
 

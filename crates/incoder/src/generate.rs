@@ -179,7 +179,7 @@ pub async fn generate(
     stops.texts(&options.stop)?;
     stops.ids.extend(options.stop_ids.iter().map(|&id| (id, FinishReason::Stop)));
     if !options.ignore_eos {
-        stops.ids.push((session.config().eos_token_id, FinishReason::Eos));
+        stops.ids.extend(session.config().eos_token_ids.iter().map(|&id| (id, FinishReason::Eos)));
     }
     let mut taken = Vec::new();
     let ids = match prompt {

@@ -183,7 +183,7 @@ fn stops(session: &Session, tokenizer: &Tokenizer, parts: &[String], options: &I
     };
     let mut stops = Stops::default();
     stops.ids.push((end_of_mask, FinishReason::EndOfMask));
-    stops.ids.push((session.config().eos_token_id, FinishReason::Eos));
+    stops.ids.extend(session.config().eos_token_ids.iter().map(|&id| (id, FinishReason::Eos)));
     // The published code cuts by text, so the sentinel counts even when ordinary tokens spell it.
     stops.texts.push((name(tokenizer, end_of_mask), FinishReason::EndOfMask));
     stops.texts(&options.stop)?;
@@ -274,7 +274,7 @@ impl Filler<'_> {
             tail += &infill.text;
             if infill.finish_reason == FinishReason::Eos {
                 // The published code leaves the literal in the text, so the regions after this one see it.
-                tail += &name(tokenizer, session.config().eos_token_id);
+                tail += &infill.ids.last().map_or_else(String::new, |&id| name(tokenizer, id));
             }
             tail += "<|endofmask|>";
             infills.push(infill);

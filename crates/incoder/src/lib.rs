@@ -40,6 +40,7 @@ pub mod generate;
 pub mod gpu;
 pub mod heal;
 pub mod infill;
+mod json;
 mod load;
 pub mod lookup;
 mod model;

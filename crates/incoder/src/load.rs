@@ -11,9 +11,6 @@ use crate::reference::Reference;
 use crate::session::Session;
 use crate::tensors::Origin;
 
-/// config.json has twenty lines; anything near this is not one.
-const MAX_CONFIG_BYTES: u64 = 1 << 20;
-
 /// Where a model runs.
 #[derive(Debug, Clone)]
 pub enum Device {
@@ -94,7 +91,7 @@ impl Session {
         options: &LoadOptions,
         on_progress: &mut dyn FnMut(Progress),
     ) -> Result<Self> {
-        let config = Config::from_json(&folder.text("config.json", MAX_CONFIG_BYTES).await?)?;
+        let config = Config::read(folder).await?;
         Self::load_from(Origin::Folder(folder), &config, device, options, on_progress).await
     }
 
@@ -137,6 +134,6 @@ impl Session {
                 Backend::Gpu(Box::new(Plan::load(gpu, config, origin, capacity, options, on_progress).await?))
             }
         };
-        Ok(Self::new(backend))
+        Ok(Self::new(backend, options.kv))
     }
 }

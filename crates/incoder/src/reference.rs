@@ -78,8 +78,10 @@ pub(crate) struct Reference {
     config: Config,
     kv: Kv,
     capacity: usize,
-    /// [vocab, d_model], also the head.
+    /// [vocab, d_model], also the head unless that is its own.
     embedding: Vec<f32>,
+    /// [vocab, d_model]; empty where it is the embedding.
+    head: Vec<f32>,
     positions: Vec<f32>,
     pub layers: Vec<Layer>,
     pub final_norm: Norm,
@@ -97,7 +99,11 @@ impl Reference {
         let (d, f) = (config.d_model, config.ffn_dim);
         check_room(capacity.saturating_mul(d).saturating_mul(2 * config.num_layers + 1))?;
         let embedding = tensors.rows("embed_tokens.weight", 0..config.vocab_size).await?;
-        loaded(embedding.len() as u64);
+        let head = match config.tie_word_embeddings {
+            true => Vec::new(),
+            false => tensors.rows(config.head_name(), 0..config.vocab_size).await?,
+        };
+        loaded((embedding.len() + head.len()) as u64);
         let mut layers = Vec::with_capacity(config.num_layers);
         for i in 0..config.num_layers {
             let at = |name: &str| format!("layers.{i}.{name}");
@@ -117,9 +123,10 @@ impl Reference {
         }
         Ok(Self {
             config: config.clone(),
-            kv,
+            kv: kv.first(),
             capacity,
             embedding,
+            head,
             positions: sinusoids(0..capacity, d),
             layers,
             final_norm: Norm::load(tensors, "layer_norm").await?,
@@ -134,17 +141,31 @@ impl Reference {
         self.capacity
     }
 
+    /// How keys and values are stored.
+    pub fn kv(&self) -> Kv {
+        self.kv
+    }
+
+    /// Keys and values are stored in fp32 from here on; those that are there were rounded.
+    pub fn widen(&mut self) {
+        self.kv = Kv::F32;
+    }
+
     /// One step: appends every column to the cache; the logits [vocab] after each of the last `logits` columns.
-    pub fn forward(&mut self, columns: &[Column], logits: usize) -> Vec<Vec<f32>> {
+    ///
+    /// # Errors
+    /// [`Error::KvOverflow`] when the cache cannot hold a key or a value.
+    pub fn forward(&mut self, columns: &[Column], logits: usize) -> Result<Vec<Vec<f32>>> {
         let (d, heads, head_dim) = (self.config.d_model, self.config.heads, self.config.head_dim());
         let mut x: Vec<Vec<f32>> = columns.iter().map(|column| self.embedded(column)).collect();
-        for layer in &mut self.layers {
+        for (i, layer) in self.layers.iter_mut().enumerate() {
             let mut queries = Vec::with_capacity(columns.len());
             for (column, x) in columns.iter().zip(&x) {
                 let h = layer.attention_norm.apply(x);
                 let row = column.row as usize * d..(column.row as usize + 1) * d;
-                layer.keys[row.clone()].copy_from_slice(&stored(self.kv, layer.key.apply(&h)));
-                layer.values[row].copy_from_slice(&stored(self.kv, layer.value.apply(&h)));
+                let fits = |what, values| stored(self.kv, values).ok_or(Error::KvOverflow { what, layer: i });
+                layer.keys[row.clone()].copy_from_slice(&fits("keys", layer.key.apply(&h))?);
+                layer.values[row].copy_from_slice(&fits("values", layer.value.apply(&h))?);
                 let scale = (head_dim as f32).powf(-0.5);
                 queries.push(layer.query.apply(&h).into_iter().map(|q| q * scale).collect::<Vec<f32>>());
             }
@@ -161,7 +182,7 @@ impl Reference {
                 add(x, &layer.fc2.apply(&inner));
             }
         }
-        x[columns.len() - logits..].iter().map(|x| self.head(&self.final_norm.apply(x))).collect()
+        Ok(x[columns.len() - logits..].iter().map(|x| self.head(&self.final_norm.apply(x))).collect())
     }
 
     /// E[token] * scale + P[position], [d_model].
@@ -173,9 +194,10 @@ impl Reference {
         embedded.iter().zip(position).map(|(e, p)| e * scale + p).collect()
     }
 
-    /// E h, [vocab].
+    /// E h, or W h of a head of its own: [vocab].
     pub fn head(&self, h: &[f32]) -> Vec<f32> {
-        self.embedding.chunks_exact(self.config.d_model).map(|row| dot(row, h)).collect()
+        let weight = if self.config.tie_word_embeddings { &self.embedding } else { &self.head };
+        weight.chunks_exact(self.config.d_model).map(|row| dot(row, h)).collect()
     }
 }
 
@@ -216,12 +238,16 @@ pub(crate) fn gelu(x: f32) -> f32 {
     0.5 * x * (1.0 + libm::erff(x * std::f32::consts::FRAC_1_SQRT_2))
 }
 
-/// What the cache gives back of `values`.
-pub(crate) fn stored(kv: Kv, mut values: Vec<f32>) -> Vec<f32> {
-    if kv == Kv::F16 {
+/// What the cache gives back of `values`; `None` when it cannot hold them.
+pub(crate) fn stored(kv: Kv, mut values: Vec<f32>) -> Option<Vec<f32>> {
+    if kv.first() == Kv::F16 {
+        let most = half::f16::MAX.to_f32();
+        if values.iter().any(|v| v.abs().partial_cmp(&most).is_none_or(|order| order.is_gt())) {
+            return None;
+        }
         values.iter_mut().for_each(|v| *v = half::f16::from_f32(*v).to_f32());
     }
-    values
+    Some(values)
 }
 
 fn add(x: &mut [f32], y: &[f32]) {

@@ -3,7 +3,7 @@
 use crate::backend::Backend;
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::forward::Column;
+use crate::forward::{Column, Kv};
 use crate::lookup::Experience;
 use crate::model::{Choosing, KernelTime};
 use crate::sample::{Draw, Sampler};
@@ -64,8 +64,24 @@ struct Fork {
     shared: usize,
     /// Rows each branch has.
     room: usize,
-    /// Tokens pushed to each branch so far.
-    lengths: Vec<usize>,
+    /// What was pushed to each branch so far.
+    pushed: Vec<Vec<u32>>,
+}
+
+impl Fork {
+    /// Token `i` of a branch.
+    fn column(&self, branch: usize, i: usize, token: u32, draw: Draw) -> Column {
+        let tail_start = self.shared + branch * self.room;
+        Column {
+            token,
+            position: (self.shared + i) as u32,
+            row: (tail_start + i) as u32,
+            prefix: self.shared as u32,
+            tail_start: tail_start as u32,
+            tail_len: i as u32 + 1,
+            draw,
+        }
+    }
 }
 
 /// A loaded model and the tokens its KV cache holds.
@@ -77,6 +93,10 @@ pub struct Session {
     /// The distribution after the last of `tokens`; empty when not computed.
     logits: Vec<f32>,
     fork: Option<Fork>,
+    /// How keys and values are to be stored.
+    kv: Kv,
+    /// What did not fit into an fp16 cache.
+    overflow: Option<Error>,
     /// When the last step of [`Session::decode`] was done.
     decoded: Option<Instant>,
     /// Of drafts, for [`crate::lookup`].
@@ -84,9 +104,11 @@ pub struct Session {
 }
 
 impl Session {
-    pub(crate) fn new(backend: Backend) -> Self {
+    pub(crate) fn new(backend: Backend, kv: Kv) -> Self {
         Self {
             backend,
+            kv,
+            overflow: None,
             tokens: Vec::new(),
             logits: Vec::new(),
             fork: None,
@@ -103,6 +125,16 @@ impl Session {
     /// Tokens the KV cache holds.
     pub fn capacity(&self) -> usize {
         self.backend.capacity()
+    }
+
+    /// How keys and values are stored: with [`Kv::Auto`], what that came to so far.
+    pub fn kv(&self) -> Kv {
+        self.backend.kv()
+    }
+
+    /// [`Error::KvOverflow`] where keys or values did not fit into fp16 and are kept in fp32 since.
+    pub fn overflow(&self) -> Option<&Error> {
+        self.overflow.as_ref()
     }
 
     /// Most tokens of one step of a prefill.
@@ -184,7 +216,7 @@ impl Session {
         }
         let shared = self.tokens.len();
         let room = max_tokens.min((self.capacity() - shared) / n);
-        self.fork = Some(Fork { shared, room, lengths: vec![0; n] });
+        self.fork = Some(Fork { shared, room, pushed: vec![Vec::new(); n] });
         self.backend.forget();
         Ok(room)
     }
@@ -206,7 +238,7 @@ impl Session {
         let columns = self.columns(self.open()?, pushes)?;
         self.logits.clear();
         let start = Instant::now();
-        let logits = self.backend.forward(&columns, columns.len()).await?;
+        let logits = self.compute(&columns, columns.len()).await?;
         self.appended(pushes, start);
         if let Some(i) = pushes.iter().rposition(|push| push.branch == 0) {
             self.logits.clone_from(&logits[i]);
@@ -244,7 +276,14 @@ impl Session {
             let ahead = self.backend.is_ahead(&columns, &choosing);
             let start = if ahead { self.decoded } else { None }.unwrap_or_else(Instant::now);
             self.logits.clear();
-            if let Some(told) = self.backend.next(&columns, left, &choosing).await.transpose()? {
+            let told = match self.backend.next(&columns, left, &choosing).await.transpose() {
+                Err(overflow @ Error::KvOverflow { .. }) => {
+                    self.widen(overflow).await?;
+                    None
+                }
+                told => told?,
+            };
+            if let Some(told) = told {
                 self.appended(pushes, start);
                 self.decoded = Some(Instant::now());
                 let mut ids = Vec::with_capacity(pushes.len());
@@ -278,9 +317,10 @@ impl Session {
     /// Takes back the last `count` tokens of a branch, drafts that turned out wrong; `logits` are those after the one before.
     pub(crate) fn retract(&mut self, branch: usize, count: usize, logits: &[f32]) {
         let Some(fork) = self.fork.as_mut().filter(|_| count > 0) else { return };
-        fork.lengths[branch] -= count;
+        let left = fork.pushed[branch].len() - count;
+        fork.pushed[branch].truncate(left);
         if branch == 0 {
-            self.tokens.truncate(fork.shared + fork.lengths[0]);
+            self.tokens.truncate(fork.shared + left);
             logits.clone_into(&mut self.logits);
         }
     }
@@ -324,25 +364,16 @@ impl Session {
             return Err(Error::argument(format!("{} tokens in one step, at most {most} are possible", pushes.len())));
         }
         let mut columns = Vec::with_capacity(pushes.len());
-        let mut lengths = fork.lengths.clone();
+        let mut lengths: Vec<usize> = fork.pushed.iter().map(Vec::len).collect();
         for &Push { branch, id, draw, .. } in pushes {
             self.check_id(id)?;
             let Some(length) = lengths.get_mut(branch) else {
-                return Err(Error::argument(format!("branch {branch} is not one of the {} open", fork.lengths.len())));
+                return Err(Error::argument(format!("branch {branch} is not one of the {} open", fork.pushed.len())));
             };
             if *length == fork.room {
                 return Err(Error::Context { need: fork.shared + fork.room + 1, have: fork.shared + fork.room });
             }
-            let tail_start = fork.shared + branch * fork.room;
-            columns.push(Column {
-                token: id,
-                position: (fork.shared + *length) as u32,
-                row: (tail_start + *length) as u32,
-                prefix: fork.shared as u32,
-                tail_start: tail_start as u32,
-                tail_len: *length as u32 + 1,
-                draw,
-            });
+            columns.push(fork.column(branch, *length, id, draw));
             *length += 1;
         }
         Ok(columns)
@@ -352,7 +383,7 @@ impl Session {
     fn appended(&mut self, pushes: &[Push<'_>], start: Instant) {
         self.experience.costs.add(pushes.len(), start.elapsed().as_secs_f64() * 1e3);
         let Some(fork) = &mut self.fork else { return };
-        pushes.iter().for_each(|push| fork.lengths[push.branch] += 1);
+        pushes.iter().for_each(|push| fork.pushed[push.branch].push(push.id));
         // Branch 0 lies where the context goes on.
         self.tokens.extend(pushes.iter().filter(|push| push.branch == 0).map(|push| push.id));
     }
@@ -361,9 +392,53 @@ impl Session {
     async fn extend(&mut self, tokens: &[u32], logits: usize) -> Result<Vec<Vec<f32>>> {
         let start = self.tokens.len();
         let columns: Vec<Column> = tokens.iter().enumerate().map(|(i, &t)| Column::context(t, start + i)).collect();
-        let logits = self.backend.forward(&columns, logits).await?;
+        let logits = self.compute(&columns, logits).await?;
         self.tokens.extend_from_slice(tokens);
         Ok(logits)
+    }
+
+    /// A step of the backend, once more with a wider cache where the narrow one cannot hold the keys and values.
+    async fn compute(&mut self, columns: &[Column], logits: usize) -> Result<Vec<Vec<f32>>> {
+        match self.backend.forward(columns, logits).await {
+            Err(overflow @ Error::KvOverflow { .. }) => {
+                self.widen(overflow).await?;
+                self.backend.forward(columns, logits).await
+            }
+            computed => computed,
+        }
+    }
+
+    /// Goes over to an fp32 cache and computes again what it is to hold; `overflow` where that is not wanted.
+    async fn widen(&mut self, overflow: Error) -> Result<()> {
+        let widened = if self.kv == Kv::Auto { self.refill().await } else { Err(overflow.clone()) };
+        match widened {
+            Ok(()) => {
+                tracing::info!("{overflow}: this is done now");
+                self.overflow = Some(overflow);
+            }
+            // Nothing in the cache is to be relied on.
+            Err(_) => {
+                self.truncate(0);
+            }
+        }
+        widened
+    }
+
+    async fn refill(&mut self) -> Result<()> {
+        self.backend.widen().await?;
+        let shared = self.fork.as_ref().map_or(self.tokens.len(), |fork| fork.shared);
+        let mut columns: Vec<Column> =
+            self.tokens[..shared].iter().enumerate().map(|(i, &token)| Column::context(token, i)).collect();
+        if let Some(fork) = &self.fork {
+            let branches = fork.pushed.iter().enumerate();
+            columns.extend(branches.flat_map(|(branch, ids)| {
+                ids.iter().enumerate().map(move |(i, &id)| fork.column(branch, i, id, Draw::default()))
+            }));
+        }
+        for columns in columns.chunks(self.backend.max_columns()) {
+            self.backend.forward(columns, 0).await?;
+        }
+        Ok(())
     }
 
     fn truncate(&mut self, length: usize) {

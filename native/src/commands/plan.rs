@@ -87,7 +87,7 @@ fn config(args: &cli::Plan, global: &Global) -> Result<(String, Config)> {
 }
 
 fn read(folder: &dyn incoder::Folder) -> Result<Config> {
-    Ok(Config::from_json(&pollster::block_on(folder.text("config.json", 1 << 20))?)?)
+    Ok(pollster::block_on(Config::read(folder.as_ref()))?)
 }
 
 fn on_device(

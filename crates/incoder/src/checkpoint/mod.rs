@@ -8,32 +8,42 @@ pub use source::{BoxFuture, Folder, MemoryFolder, Source};
 
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::json;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-/// An index.json lists a few hundred tensors; anything near this is not one.
-const MAX_INDEX_BYTES: u64 = 1 << 20;
+/// An index.json lists a few hundred tensors, and some hold metadata; anything near this is not one.
+const MAX_INDEX_BYTES: u64 = 32 << 20;
+/// What wrappers of a model put before the names of its tensors: torch.compile, data-parallel training, the classes of transformers.
+const PREFIXES: [&str; 3] = ["_orig_mod.", "module.", "model."];
+/// The output head, which is the embedding where the two are tied.
+const HEAD: &str = "lm_head.weight";
+const EMBEDDING: &str = "embed_tokens.weight";
 
 /// How a tensor's values are stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Dtype {
     F32,
     F16,
     Bf16,
+    /// In a way that is not read, by its name: accepted for tensors that nobody needs.
+    Other(String),
 }
 
 impl Dtype {
-    fn bytes(self) -> usize {
+    /// Bytes of a value; 0 where they are not read.
+    fn bytes(&self) -> usize {
         match self {
             Self::F32 => 4,
             Self::F16 | Self::Bf16 => 2,
+            Self::Other(_) => 0,
         }
     }
 
     /// Little-endian bytes → f32. Exact.
-    fn to_f32(self, bytes: &[u8]) -> Vec<f32> {
+    fn to_f32(&self, bytes: &[u8]) -> Vec<f32> {
         let two = |b: &[u8]| u16::from_le_bytes([b[0], b[1]]);
         match self {
             Self::F32 => bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
@@ -44,6 +54,7 @@ impl Dtype {
                 out
             }
             Self::Bf16 => bytes.chunks_exact(2).map(|b| bf16::from_bits(two(b)).to_f32()).collect(),
+            Self::Other(_) => Vec::new(),
         }
     }
 }
@@ -94,44 +105,62 @@ enum Files {
     Torch(Vec<Box<dyn Source>>),
 }
 
-#[derive(serde::Deserialize)]
-struct Index {
-    weight_map: BTreeMap<String, String>,
-}
-
 impl Checkpoint {
     /// Opens the weights in `folder` and checks every name and shape. The first of these that is there counts:
     /// `model.safetensors`, `model.safetensors.index.json` with its shards, `pytorch_model.bin`,
     /// `pytorch_model.bin.index.json` with its shards.
     ///
-    /// Names may carry the prefix `model.` or not; `lm_head.weight` and `embed_positions.weights` are ignored
-    /// (the head is tied, the positions are computed). Nothing in a torch checkpoint is executed.
+    /// Names may carry the prefix `model.` or not. `embed_positions.weights` is ignored: the positions are computed. Where the
+    /// head is tied to the embedding the checkpoint may have it as `embed_tokens.weight`, as `lm_head.weight`, or as both.
+    /// Nothing in a torch checkpoint is executed.
     ///
     /// # Errors
     /// [`Error::Checkpoint`] for a missing or damaged file, [`Error::Tensor`] for a missing, unexpected or misshapen tensor.
     pub async fn open(folder: &dyn Folder, config: &Config) -> Result<Self> {
         let files = Self::files(folder).await?;
         let (Files::Safetensors(sources) | Files::Torch(sources)) = &files;
-        let mut tensors = BTreeMap::new();
+        let mut tensors: BTreeMap<String, Stored> = BTreeMap::new();
         for (i, source) in sources.iter().enumerate() {
             let found = match files {
                 Files::Safetensors(_) => safetensors::read_header(source.as_ref(), i).await?,
                 Files::Torch(_) => torch::read_tensors(source.as_ref(), i).await?,
             };
             for (name, stored) in found {
-                let short = name.strip_prefix("model.").unwrap_or(&name);
-                if short == "lm_head.weight" || short == "embed_positions.weights" {
+                let short = without_prefixes(&name);
+                if short == "embed_positions.weights" {
                     continue;
                 }
-                if tensors.insert(short.to_owned(), stored).is_some() {
-                    return Err(Error::tensor(&name, "appears twice in the checkpoint"));
+                if let Dtype::Other(dtype) = &stored.dtype {
+                    return Err(Error::tensor(&name, format!("is stored as {dtype}; F32, F16 and BF16 are read")));
+                }
+                if let Some(before) = tensors.insert(short.to_owned(), stored) {
+                    let (first, second) = (sources[before.source].name(), source.name());
+                    let place = match first == second {
+                        true => format!("twice in {first}, with and without a prefix"),
+                        false => format!("twice in the checkpoint: in {first} and in {second}"),
+                    };
+                    return Err(Error::tensor(&name, format!("is {place}")));
                 }
             }
         }
         let (Files::Safetensors(sources) | Files::Torch(sources)) = files;
-        let checkpoint = Self { sources, tensors };
+        let mut checkpoint = Self { sources, tensors };
+        if config.tie_word_embeddings {
+            checkpoint.untie(config)?;
+        }
         checkpoint.check(config)?;
         Ok(checkpoint)
+    }
+
+    /// Of a tied head and embedding, which are one tensor, one stays.
+    fn untie(&mut self, config: &Config) -> Result<()> {
+        let Some(head) = self.tensors.remove(HEAD) else { return Ok(()) };
+        let shape = [config.vocab_size, config.d_model];
+        if head.shape != shape {
+            return Err(misshapen(HEAD, &head.shape, &shape));
+        }
+        self.tensors.entry(EMBEDDING.to_owned()).or_insert(head);
+        Ok(())
     }
 
     async fn files(folder: &dyn Folder) -> Result<Files> {
@@ -155,11 +184,13 @@ impl Checkpoint {
         let expected = tensor_shapes(config);
         for (name, shape) in &expected {
             match self.tensors.get(name) {
-                None => return Err(Error::tensor(name, "is missing from the checkpoint")),
-                Some(stored) if &stored.shape != shape => {
-                    let problem = format!("has shape {:?}, config.json calls for {shape:?}", stored.shape);
+                None if name == HEAD => {
+                    let problem = "is missing from the checkpoint, and config.json has tie_word_embeddings false: a model whose \
+                                   head is its embedding has it true";
                     return Err(Error::tensor(name, problem));
                 }
+                None => return Err(Error::tensor(name, "is missing from the checkpoint")),
+                Some(stored) if &stored.shape != shape => return Err(misshapen(name, &stored.shape, shape)),
                 Some(_) => {}
             }
         }
@@ -174,7 +205,7 @@ impl Checkpoint {
         self.tensors.values().map(|t| (t.shape.iter().product::<usize>() * t.dtype.bytes()) as u64).sum()
     }
 
-    /// Names (without the `model.` prefix) and shapes of all tensors; linear weights are [out, in].
+    /// Names (without prefixes) and shapes of all tensors; linear weights are [out, in].
     pub fn shapes(&self) -> impl Iterator<Item = (&str, &[usize])> {
         self.tensors.iter().map(|(name, stored)| (name.as_str(), &stored.shape[..]))
     }
@@ -285,11 +316,15 @@ fn not_finite(name: &str, stored: &Stored, rows: &Range<usize>, i: usize, value:
 /// The files that the index `name` names; `None` when there is no such index.
 async fn shards(folder: &dyn Folder, name: &str) -> Result<Option<Vec<Box<dyn Source>>>> {
     let Some(index) = folder.open(name).await? else { return Ok(None) };
-    let index: Index = serde_json::from_str(&source::text(index.as_ref(), MAX_INDEX_BYTES).await?)
-        .map_err(|e| Error::checkpoint(name, format!("is no index of shards: {e}")))?;
-    let shards: BTreeSet<String> = index.weight_map.into_values().collect();
-    if shards.is_empty() {
-        return Err(Error::checkpoint(name, "names no shards"));
+    let text = source::text(index.as_ref(), MAX_INDEX_BYTES).await?;
+    let index = json::parse(&text).map_err(|problem| Error::checkpoint(name, problem))?;
+    let Some(map) = index.get("weight_map").and_then(serde_json::Value::as_object).filter(|map| !map.is_empty()) else {
+        return Err(Error::checkpoint(name, "names no shards: it has no weight_map, or an empty one"));
+    };
+    let mut shards = BTreeSet::new();
+    for (tensor, shard) in map {
+        let problem = || Error::checkpoint(name, format!("names {shard} as the file of {tensor}: not a file name"));
+        shards.insert(shard.as_str().ok_or_else(problem)?);
     }
     let mut files = Vec::new();
     for shard in shards {
@@ -297,17 +332,31 @@ async fn shards(folder: &dyn Folder, name: &str) -> Result<Option<Vec<Box<dyn So
         if shard.contains(['/', '\\', ':']) {
             return Err(Error::checkpoint(name, format!("names the shard {shard:?}, which is not a plain file name")));
         }
-        let missing = || Error::checkpoint(&shard, format!("no such file in the model folder ({name} names it)"));
-        files.push(folder.open(&shard).await?.ok_or_else(missing)?);
+        let missing = || Error::checkpoint(shard, format!("no such file in the model folder ({name} names it)"));
+        files.push(folder.open(shard).await?.ok_or_else(missing)?);
     }
     Ok(Some(files))
+}
+
+fn misshapen(name: &str, stored: &[usize], expected: &[usize]) -> Error {
+    Error::tensor(name, format!("has shape {stored:?}, config.json calls for {expected:?}"))
+}
+
+/// The name of a tensor inside its model.
+fn without_prefixes(name: &str) -> &str {
+    let mut short = name;
+    while let Some(rest) = PREFIXES.iter().find_map(|prefix| short.strip_prefix(prefix)) {
+        short = rest;
+    }
+    short
 }
 
 /// The shape of every tensor of a model, by its name without the `model.` prefix. Linear weights are [out, in].
 pub(crate) fn tensor_shapes(config: &Config) -> BTreeMap<String, Vec<usize>> {
     let (d, f) = (config.d_model, config.ffn_dim);
     let mut shapes = BTreeMap::new();
-    shapes.insert("embed_tokens.weight".to_owned(), vec![config.vocab_size, d]);
+    shapes.insert(EMBEDDING.to_owned(), vec![config.vocab_size, d]);
+    shapes.insert(config.head_name().to_owned(), vec![config.vocab_size, d]);
     for part in ["weight", "bias"] {
         shapes.insert(format!("layer_norm.{part}"), vec![d]);
     }

@@ -32,7 +32,7 @@ pub trait Folder {
 }
 
 impl dyn Folder + '_ {
-    /// The whole of a text file of at most `limit` bytes.
+    /// The whole of a text file of at most `limit` bytes, without a byte-order mark.
     ///
     /// # Errors
     /// [`Error::Checkpoint`] when it is missing, larger than `limit`, or not UTF-8.
@@ -52,7 +52,12 @@ pub(super) async fn text(source: &dyn Source, limit: u64) -> Result<String> {
     }
     let mut bytes = vec![0; size as usize];
     source.read(0, &mut bytes).await?;
-    String::from_utf8(bytes).map_err(|e| Error::checkpoint(source.name(), format!("is not UTF-8: {e}")))
+    if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
+        return Err(Error::checkpoint(source.name(), "is UTF-16; it must be UTF-8"));
+    }
+    let mark = usize::from(bytes.starts_with(b"\xef\xbb\xbf")) * 3;
+    let text = String::from_utf8(bytes.split_off(mark));
+    text.map_err(|e| Error::checkpoint(source.name(), format!("is not UTF-8: {}", e.utf8_error())))
 }
 
 /// A folder whose files lie in memory: the demo model inside the binary, and tests.

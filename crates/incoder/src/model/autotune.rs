@@ -135,7 +135,8 @@ impl Harness {
         // What step.wgsl calls columns and logits, then columns of zeros.
         let state = gpu.buffer("state", 16 + 32 * super::step::MOST_COLUMNS as u64, usage)?;
         let groups = (inputs / GROUP) as u32;
-        let dimensions = Dimensions { groups, rows: rows as u32, first_row: 0, stride: rows as u32 };
+        let dimensions =
+            Dimensions { groups, rows: rows as u32, first_row: 0, stride: rows as u32, rank: 0, spare: [0; 3] };
         let dimensions = gpu.uniform("dimensions", &dimensions)?;
         // Values without a pattern: memory that is all alike may be kept compressed, and read faster than it can be.
         let noise = |at: usize| (at as u32).wrapping_mul(2_654_435_761) & 0x3bff_3bff;

@@ -33,8 +33,10 @@ impl MemoryPlan {
         let (d, f, vocab) = (config.d_model as u64, config.ffn_dim as u64, config.vocab_size as u64);
         let (layers, heads, context_rows) = (config.num_layers as u64, config.heads as u64, context as u64);
         let blocks = |rows: u64| rows.next_multiple_of(BLOCK_ROWS as u64);
-        let matrices =
-            2 * (blocks(vocab) * d + layers * (blocks(3 * d) * d + blocks(d) * d + blocks(f) * d + blocks(d) * f));
+        let tables = if config.tie_word_embeddings { 1 } else { 2 };
+        let matrices = 2
+            * (tables * blocks(vocab) * d
+                + layers * (blocks(3 * d) * d + blocks(d) * d + blocks(f) * d + blocks(d) * f));
         let vectors = 4 * (layers * (9 * d + f) + 2 * d);
         let row = |values: u64, bytes: u64| context_rows.saturating_mul(values).saturating_mul(bytes);
         let one_side = row(d, kv.bytes() as u64);

@@ -3,6 +3,7 @@
 mod autotune;
 mod choose;
 mod memory;
+mod overflow;
 mod plan;
 mod profile;
 mod random;

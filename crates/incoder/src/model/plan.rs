@@ -2,10 +2,10 @@
 
 use super::choose::{Chooser, Choosing, Started, Told, record_bytes};
 use super::memory::{MemoryPlan, max_columns};
-use super::step::{Shapes, Step};
+use super::step::{OVERFLOW_BYTES, Shapes, Step};
 use super::weights::{BLOCK_ROWS, Weights};
 use crate::config::Config;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::forward::{Column, Kv, sinusoids};
 use crate::gpu::{Array, Gpu, Reading, Texel};
 use crate::load::{LoadOptions, Loaded, Progress};
@@ -25,20 +25,20 @@ const STEPS_AHEAD: usize = 2;
 pub(crate) struct Plan {
     pub(super) gpu: Gpu,
     pub(super) config: Config,
-    capacity: usize,
+    pub(super) capacity: usize,
     max_columns: usize,
+    pub(super) weights: Weights,
+    pub(super) activations: Activations,
     /// How keys and values are stored.
     pub(super) kv: Kv,
     pub(super) step: Step,
-    logits: wgpu::Buffer,
-    staging: wgpu::Buffer,
     pub(super) chooser: Chooser,
-    chain: Chain,
+    pub(super) chain: Chain,
 }
 
 /// Steps of the same columns, every one with the tokens that the one before chose.
 #[derive(Debug, Default)]
-struct Chain {
+pub(super) struct Chain {
     /// What the first of those on their way was given.
     columns: Vec<Column>,
     /// How all of them choose.
@@ -50,7 +50,7 @@ struct Chain {
 
 /// What a step computes in, apart from the weights and the KV cache.
 #[derive(Debug)]
-struct Activations {
+pub(super) struct Activations {
     x: wgpu::Buffer,
     h: Array,
     q: Array,
@@ -58,7 +58,8 @@ struct Activations {
     inner: Array,
     scores: Array,
     positions: wgpu::Buffer,
-    logits: wgpu::Buffer,
+    pub(super) logits: wgpu::Buffer,
+    /// What a step says of its KV cache, then logits.
     staging: wgpu::Buffer,
 }
 
@@ -89,7 +90,7 @@ impl Activations {
             scores: gpu.array("scores", Texel::Floats, capacity.div_ceil(4) as u32, (columns * config.heads) as u32)?,
             positions,
             logits: gpu.storage("logits", logits_bytes)?,
-            staging: gpu.buffer("logits to read", logits_bytes, readable)?,
+            staging: gpu.buffer("logits to read", OVERFLOW_BYTES + logits_bytes, readable)?,
         })
     }
 }
@@ -112,29 +113,26 @@ impl Plan {
     ) -> Result<Self> {
         let limits = gpu.memory_limits();
         let max_columns = max_columns(config, capacity, &limits);
-        let kv = options.kv;
+        let kv = options.kv.first();
         let bytes = MemoryPlan::new(config, capacity, kv, &limits).total();
         let shapes = Shapes::new(config, capacity, kv);
         let load = async || {
             let activations = Activations::new(gpu, config, capacity, max_columns).await?;
             let total = Step::pipelines(gpu);
             let mut compiled = |done| on_progress(Progress::Compile { done, total });
-            let step = Step::new(gpu, shapes.clone(), &mut compiled).await?;
+            let mut step = Step::new(gpu, shapes.clone(), &mut compiled).await?;
             let most = MAX_LOGITS.min(max_columns);
             let chooser = Chooser::new(gpu, config.vocab_size, most, &activations.logits, step.state()).await?;
             let tensors = origin.open(config).await?;
             let mut loaded = Loaded::new(config, on_progress);
             let weights = Weights::load(gpu, config, &tensors, &mut |parameters| loaded.add(parameters)).await?;
             loaded.finish();
-            let step = Self::lay_out(gpu, &shapes, step, &activations, &weights)?;
-            Ok((activations, step, chooser))
+            Self::lay_out(gpu, &shapes, &mut step, &activations, &weights)?;
+            Ok((weights, activations, step, chooser))
         };
-        let (activations, step, chooser) = gpu.allocating("the model and its KV cache", bytes, load).await?;
-        let Activations { logits, staging, .. } = activations;
-        let config = config.clone();
-        let chain = Chain::default();
-        let mut plan =
-            Self { gpu: gpu.clone(), config, capacity, max_columns, kv, step, logits, staging, chooser, chain };
+        let (weights, activations, step, chooser) = gpu.allocating("the model and its KV cache", bytes, load).await?;
+        let (gpu, config, chain) = (gpu.clone(), config.clone(), Chain::default());
+        let mut plan = Self { gpu, config, capacity, max_columns, weights, activations, kv, step, chooser, chain };
         if options.warm_up {
             on_progress(Progress::WarmUp { done: 0, total: 1 });
             plan.warm_up().await?;
@@ -144,13 +142,13 @@ impl Plan {
     }
 
     /// The recipe.
-    fn lay_out(
+    pub(super) fn lay_out(
         gpu: &Gpu,
         shapes: &Shapes,
-        mut step: Step,
+        step: &mut Step,
         activations: &Activations,
         weights: &Weights,
-    ) -> Result<Step> {
+    ) -> Result<()> {
         let Activations { x, h, q, mixed, inner, scores, positions, logits, .. } = activations;
         step.embed(&weights.embedding, positions, x);
         for layer in &weights.layers {
@@ -165,15 +163,19 @@ impl Plan {
             step.residual(inner, &layer.fc2, x);
         }
         step.norm_last(x, &weights.final_norm, h);
-        step.logits(h, &weights.embedding, logits);
-        Ok(step)
+        step.logits(h, weights.head(), logits);
+        Ok(())
     }
 
     /// One step of one token and one of a prefill tile: drivers compile at the first dispatch.
     async fn warm_up(&mut self) -> Result<()> {
         for count in [1, self.max_columns.min(self.capacity).min(8)] {
             let columns: Vec<Column> = (0..count).map(|row| Column::context(0, row)).collect();
-            self.forward(&columns, 1).await?;
+            match self.forward(&columns, 1).await {
+                // Nobody wants these tokens; those that somebody wants tell again.
+                Ok(_) | Err(Error::KvOverflow { .. }) => {}
+                Err(error) => return Err(error),
+            }
         }
         Ok(())
     }
@@ -203,13 +205,17 @@ impl Plan {
         self.step.encode(&mut encoder, columns, logits);
         let stride = logits_stride(&self.config);
         let values = logits * stride;
-        encoder.copy_buffer_to_buffer(&self.logits, 0, &self.staging, 0, Some((values * 4) as u64));
+        let Activations { logits: made, staging, .. } = &self.activations;
+        self.step.tell_overflow(&mut encoder, staging, 0);
+        encoder.copy_buffer_to_buffer(made, 0, staging, OVERFLOW_BYTES, Some((values * 4) as u64));
         self.gpu.queue.submit([encoder.finish()]);
         if logits == 0 {
             self.gpu.finished().await?;
             return Ok(Vec::new());
         }
-        let read: Vec<f32> = self.gpu.read(&self.staging, values).await?;
+        let mut read: Vec<u32> = self.gpu.read(staging, 1 + values).await?;
+        self.check_overflow(read[0])?;
+        let read: Vec<f32> = bytemuck::cast_vec(read.split_off(1));
         Ok(read.chunks_exact(stride).map(|row| row[..self.config.vocab_size].to_vec()).collect())
     }
 
@@ -244,8 +250,11 @@ impl Plan {
         let Some((staging, reading)) = self.chain.on_their_way.pop_front() else { return Ok(Vec::new()) };
         // Whoever stops waiting leaves no claim on the steps behind.
         self.chain.columns.clear();
-        let told = Told::all(&reading.values(&self.gpu).await?);
+        let mut words: Vec<u32> = reading.values(&self.gpu).await?;
+        let rank = words.pop().unwrap_or_default();
+        let told = Told::all(&words);
         self.chain.staging.push(staging);
+        self.check_overflow(rank)?;
         let followed = columns.iter().zip(&told).filter_map(|(column, told)| Some(column.followed_by(told.id?)));
         self.chain.columns = followed.collect();
         self.chain.started.follow(self.chain.columns.iter().map(|column| column.token));
@@ -259,7 +268,7 @@ impl Plan {
             Some(staging) => staging,
             None => {
                 let readable = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-                self.gpu.buffer("what was chosen", record_bytes(self.max_logits()), readable)?
+                self.gpu.buffer("what was chosen", record_bytes(self.max_logits()) + OVERFLOW_BYTES, readable)?
             }
         };
         let mut encoder =
@@ -274,8 +283,9 @@ impl Plan {
         self.chooser.dispatch(&mut pass, count);
         drop(pass);
         self.chooser.tell(&mut encoder, count, &staging);
+        self.step.tell_overflow(&mut encoder, &staging, record_bytes(count));
         let submission = self.gpu.queue.submit([encoder.finish()]);
-        let reading = Reading::new(&staging, record_bytes(count), Some(submission));
+        let reading = Reading::new(&staging, record_bytes(count) + OVERFLOW_BYTES, Some(submission));
         self.chain.on_their_way.push_back((staging, reading));
         Ok(())
     }
@@ -283,7 +293,7 @@ impl Plan {
 
 impl Chain {
     /// Nobody wants what is on its way.
-    fn forget(&mut self) {
+    pub(super) fn forget(&mut self) {
         self.columns.clear();
         self.on_their_way.clear();
     }

@@ -10,6 +10,8 @@ use crate::gpu::{self, Array, Binding, Gpu, Kernel, Resource, Texel, Tuning, sha
 const TILES: [u32; 4] = [1, 2, 4, 8];
 /// Most columns of a step: what the shaders' `State` holds.
 pub(super) const MOST_COLUMNS: usize = 128;
+/// Bytes of what a step says of its KV cache.
+pub(super) const OVERFLOW_BYTES: u64 = 4;
 /// Threads of embed.wgsl.
 const EMBED_THREADS: u32 = 16;
 /// Threads of a workgroup that every adapter allows.
@@ -50,6 +52,7 @@ pub(super) mod at {
     pub const X: u32 = 11;
     pub const PARTS: u32 = 10;
     pub const WEIGHTS_WRITTEN: u32 = 15;
+    pub const OVERFLOW: u32 = 16;
 }
 
 /// What a dispatch has to read, beside a few values for each column.
@@ -202,6 +205,8 @@ pub(crate) struct Step {
     gpu: Gpu,
     shapes: Shapes,
     state: wgpu::Buffer,
+    /// Which layer had keys or values that the cache cannot hold: `overflow` of linear.wgsl.
+    overflow: wgpu::Buffer,
     embed: Entry,
     norm: Entry,
     norm_last: Entry,
@@ -268,7 +273,8 @@ impl Step {
         let y = (at::Y, Write);
         let embed = [weights, state, matrix, (at::POSITIONS, Read), (at::X, Write)];
         let normed = [output, state, (at::SCALE, Read), (at::SHIFT, Read), (at::X, Read)];
-        let to_cache = [weights, input, output, keys, cached_values, state, matrix, bias];
+        let overflow = (at::OVERFLOW, Write);
+        let to_cache = [weights, input, output, keys, cached_values, state, matrix, bias, overflow];
         let to_scores = [input, cached, (at::SCORES_WRITTEN, WriteArray(Texel::Floats)), state];
         let to_mixed = [output, cached, (at::SCORES, ReadArray(Texel::Floats)), state];
         let to_output = [weights, input, output, state, matrix, bias];
@@ -277,6 +283,7 @@ impl Step {
         let mut compiler = Compiler { gpu, done: 0, on_compiled };
         Ok(Self {
             state: gpu.uniform("state", &bytemuck::Zeroable::zeroed() as &State)?,
+            overflow: gpu.storage("overflow", OVERFLOW_BYTES)?,
             embed: compiler.entry(shaders::EMBED, "embed", &embed, &scale).await?,
             norm: compiler.entry(norm_source, "layer_norm", &normed, &norm(false)).await?,
             norm_last: compiler.entry(norm_source, "layer_norm", &normed, &norm(true)).await?,
@@ -293,7 +300,6 @@ impl Step {
     }
 
     /// Forgets the dispatches and keeps the kernels.
-    #[cfg(test)]
     pub fn clear(&mut self) {
         self.ops.clear();
     }
@@ -351,12 +357,14 @@ impl Step {
 
     /// q = (Wq h + bq) / sqrt(head dim); Wk h + bk and Wv h + bv go to each column's row of the cache.
     pub fn qkv(&mut self, h: &Array, qkv: &Linear, q: &Array, keys: &Array, values: &Array) {
+        let overflow = self.overflow.clone();
         let resources = [
             (at::INPUT, h.into()),
             (at::OUTPUT, q.into()),
             (at::KEYS, keys.into()),
             (at::VALUES, values.into()),
             (at::BIAS, (&qkv.bias).into()),
+            (at::OVERFLOW, (&overflow).into()),
         ];
         self.add_matrix(|step| &step.qkv, Grid::Tiles, &qkv.matrix, &resources);
     }
@@ -387,10 +395,10 @@ impl Step {
         self.add_matrix(|step| &step.gelu, Grid::Tiles, &linear.matrix, &resources);
     }
 
-    /// logits = E h, for the columns whose logits are read.
-    pub fn logits(&mut self, h: &Array, embedding: &Matrix, logits: &wgpu::Buffer) {
+    /// logits = W h, for the columns whose logits are read.
+    pub fn logits(&mut self, h: &Array, head: &Matrix, logits: &wgpu::Buffer) {
         let resources = [(at::INPUT, h.into()), (at::Y, logits.into())];
-        self.add_matrix(|step| &step.logits, Grid::LogitTiles, embedding, &resources);
+        self.add_matrix(|step| &step.logits, Grid::LogitTiles, head, &resources);
     }
 
     /// All dispatches for `columns` in one compute pass; the logits of the last `logits` of them.
@@ -411,6 +419,16 @@ impl Step {
             op.dispatch(&mut pass, columns, logits);
         }
         pass
+    }
+
+    /// Copies to `staging` what the steps so far say of the KV cache, after the pass.
+    pub fn tell_overflow(&self, encoder: &mut wgpu::CommandEncoder, staging: &wgpu::Buffer, offset: u64) {
+        encoder.copy_buffer_to_buffer(&self.overflow, 0, staging, offset, Some(OVERFLOW_BYTES));
+    }
+
+    /// Nothing is in the KV cache that it cannot hold.
+    pub fn clear_overflow(&self) {
+        self.gpu.queue.write_buffer(&self.overflow, 0, &[0; OVERFLOW_BYTES as usize]);
     }
 
     /// The buffer that [`Step::write_state`] writes.

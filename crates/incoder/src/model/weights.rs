@@ -24,6 +24,8 @@ pub(super) struct Dimensions {
     pub rows: u32,
     pub first_row: u32,
     pub stride: u32,
+    pub rank: u32,
+    pub spare: [u32; 3],
 }
 
 /// Some rows of a matrix in an array of their own, as large as one binding may be.
@@ -92,8 +94,9 @@ pub(crate) struct Layer {
 /// The weights of a model on the GPU.
 #[derive(Debug)]
 pub(crate) struct Weights {
-    /// Also the head.
     pub embedding: Matrix,
+    /// What the logits come from; `None` where that is the embedding.
+    head: Option<Matrix>,
     pub layers: Vec<Layer>,
     pub final_norm: Norm,
 }
@@ -110,13 +113,15 @@ impl Weights {
             Tensors::Stored(checkpoint) => Fill::Upload(checkpoint),
             Tensors::Random(random) => Fill::Make(random, Maker::new(gpu).await?),
         };
-        let mut upload = Uploader { gpu, tensors, fill, loaded, halves: Vec::new(), unsettled: 0 };
+        let mut upload = Uploader { gpu, tensors, fill, loaded, halves: Vec::new(), unsettled: 0, rank: 0 };
         let stride = config.vocab_size.next_multiple_of(BLOCK_ROWS);
-        let names = ["embed_tokens.weight".to_owned()];
-        let embedding =
-            upload.matrix(&Stack { names: &names, rows_each: config.vocab_size, inputs: d, stride }).await?;
+        let names = ["embed_tokens.weight", config.head_name()].map(str::to_owned);
+        let table = |i: usize| Stack { names: &names[i..=i], rows_each: config.vocab_size, inputs: d, stride };
+        let embedding = upload.matrix(&table(0)).await?;
+        let head = if config.tie_word_embeddings { None } else { Some(upload.matrix(&table(1)).await?) };
         let mut layers = Vec::with_capacity(config.num_layers);
         for layer in 0..config.num_layers {
+            upload.rank = rank(layer, config.num_layers);
             let at = |name: &str| format!("layers.{layer}.{name}");
             let qkv = ["q", "k", "v"].map(|p| at(&format!("self_attn.{p}_proj")));
             layers.push(Layer {
@@ -130,8 +135,18 @@ impl Weights {
         }
         let final_norm = upload.norm("layer_norm").await?;
         gpu.settle().await?;
-        Ok(Self { embedding, layers, final_norm })
+        Ok(Self { embedding, head, layers, final_norm })
     }
+
+    /// What the logits come from.
+    pub fn head(&self) -> &Matrix {
+        self.head.as_ref().unwrap_or(&self.embedding)
+    }
+}
+
+/// What a key of `layer` beyond fp16 leaves in the step's `overflow`; a value leaves one less.
+pub(super) fn rank(layer: usize, layers: usize) -> u32 {
+    2 * (layers - layer) as u32
 }
 
 /// Where matrices come from.
@@ -149,6 +164,8 @@ struct Uploader<'a> {
     loaded: &'a mut dyn FnMut(u64),
     /// Rows on their way, row-major.
     halves: Vec<f16>,
+    /// That of the layer at hand.
+    rank: u32,
     /// Bytes written or made since the GPU was last waited for, and gave its staging memory back.
     unsettled: u64,
 }
@@ -190,8 +207,9 @@ impl Uploader<'_> {
     async fn slice(&mut self, stack: &Stack<'_>, first_row: usize, rows: usize) -> Result<Slice> {
         let name = &stack.names[0];
         let groups = (stack.inputs / GROUP) as u32;
-        let dimensions =
-            Dimensions { groups, rows: rows as u32, first_row: first_row as u32, stride: stack.stride as u32 };
+        let (first_row_of_slice, stride) = (first_row as u32, stack.stride as u32);
+        let (rank, spare) = (self.rank, [0; 3]);
+        let dimensions = Dimensions { groups, rows: rows as u32, first_row: first_row_of_slice, stride, rank, spare };
         let blocks = rows.div_ceil(BLOCK_ROWS);
         let bytes = (blocks * BLOCK_ROWS * stack.inputs * 2) as u64;
         let weights = self.gpu.words(name, bytes)?;
