@@ -302,8 +302,11 @@ export type MeasureOptions = Pick<LoadOptions, 'worker' | 'wasm' | 'signal'>;
 
 /** One limit that a model does not fit. */
 export interface Blocker {
+  /** WebGPU's name of it. */
   limit: string;
+  /** Bytes. */
   need: number;
+  /** Bytes of it that the engine can use: drivers count a buffer in 31 bits, whatever the adapter claims. */
   have: number;
 }
 
@@ -331,6 +334,7 @@ export interface FitOptions {
 /** Whether a model fits this browser's limits. Browsers do not tell how much GPU memory is free. */
 export interface Fit {
   fits: boolean;
+  /** The limits that are too small; none where there is no GPU at all. */
   blockers: Blocker[];
   /** GPU memory, bytes: the sum of the three. */
   gpuBytes: number;
