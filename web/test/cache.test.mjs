@@ -66,7 +66,7 @@ const loading = (options = {}, on = page) =>
     const { value, ...error } = await outcome(load('m', { contextLength: 64, onProgress, ...options }));
     const text = value && (await value.generate('class A:\n', { maxTokens: 4, temperature: 0 })).text;
     await value?.dispose();
-    return { ...error, text, events, download: events.filter(({ phase }) => phase === 'download') };
+    return { ...error, text, events, download: events.filter(({ phase, waiting }) => phase === 'download' && !waiting) };
   }, options);
 
 /** What was asked of /m/ since the last look, as `GET weights 0-`. */

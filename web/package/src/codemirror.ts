@@ -29,27 +29,27 @@ export interface Infiller {
 
 export interface InfillSourceOptions {
   /** Most characters of the text before the cursor that the model reads; 3000. */
-  prefixChars?: number;
+  prefixChars?: number | undefined;
   /** Most characters of the text after the cursor that the model reads; 1000. */
-  suffixChars?: number;
+  suffixChars?: number | undefined;
   /**
    * Most characters before the cursor, of its line or typed since the last suggestion, that the model reads as the beginning of the
    * hole and not as text before it: what stands after the cursor is not read again for each of them; 200.
    */
-  begunChars?: number;
+  begunChars?: number | undefined;
   /** Suggest no more than the rest of the line; false. */
-  singleLine?: boolean;
+  singleLine?: boolean | undefined;
   /** Anything else of the call; 48 tokens at temperature 0.2 unless said otherwise. */
-  infill?: Omit<InfillOptions, 'signal' | 'onToken' | 'supersede' | 'candidates' | 'maxRetries'>;
+  infill?: Omit<InfillOptions, 'signal' | 'onToken' | 'supersede' | 'candidates' | 'maxRetries'> | undefined;
 }
 
 interface GhostSettings {
   /** Milliseconds without a keystroke before a suggestion is asked for; 250. */
-  debounceMs?: number;
+  debounceMs?: number | undefined;
   /** Ask while typing; true. Where false, only Alt+\ asks. */
-  automatic?: boolean;
+  automatic?: boolean | undefined;
   /** Told of a request that failed (never of one that was aborted); CodeMirror's exception sink when left out. */
-  onError?: (error: unknown) => void;
+  onError?: ((error: unknown) => void) | undefined;
 }
 
 /** Where suggestions come from: a function, or an engine that may not be loaded yet. */
@@ -66,10 +66,10 @@ export function infillSource(getEngine: () => Infiller | null, options: InfillSo
     hole = holeAt(hole, prefix, suffix, begunChars);
     const input = { prefix: steadyTailOf(hole.prefix, prefixChars), begun: hole.begun, suffix: headOf(suffix, suffixChars) };
     const events = engine.infillStream(input, {
-      maxTokens: 48,
-      temperature: 0.2,
-      onOverflow: 'trim',
       ...infill,
+      maxTokens: infill.maxTokens ?? 48,
+      temperature: infill.temperature ?? 0.2,
+      onOverflow: infill.onOverflow ?? 'trim',
       stop: [...(infill.stop ?? []), ...(singleLine ? ['\n'] : [])],
       supersede: true,
       signal,

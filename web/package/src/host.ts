@@ -7,7 +7,7 @@ import { describe, openingDevice, requireAdapter } from './gpu.js';
 import type { Calls, Failure, Infill, LoadRequest, Loaded, Method, ToClient, ToHost } from './protocol.js';
 import { trimParts } from './trim.js';
 import type { AdapterSpeed, Candidate, Generation, Infilling, LoadProgress, Score, TokenEvent } from './types.js';
-import { wasm, type Wasm } from './wasm.js';
+import { wasm, type Wasm, type WasmSource } from './wasm.js';
 
 /** A call that was asked for and is not answered yet. */
 interface Running {
@@ -108,11 +108,11 @@ export class Host {
     switch (method) {
       case 'encode': {
         const [text, bos, parse] = args as Calls['encode'];
-        return [...engine.encode(aText(text), bos, parse)];
+        return [...engine.encode(text, bos, parse)];
       }
       case 'decode': {
         const [ids, skipSpecial] = args as Calls['decode'];
-        return engine.decode(tokenIds(ids), skipSpecial);
+        return engine.decode(Uint32Array.from(ids), skipSpecial);
       }
       case 'heap':
         return (await wasm()).heapBytes();
@@ -120,22 +120,20 @@ export class Host {
         const [prompt, options] = args as Calls['generate'];
         return this.#timed(call, options.maxTimeMs, new CancelFlag(), async (flag) => {
           const json = Array.isArray(prompt)
-            ? await engine.generateIds(tokenIds(prompt), making(options), flag, tell(emit))
-            : await engine.generate(aText(prompt), making(options), flag, tell(emit));
+            ? await engine.generateIds(Uint32Array.from(prompt), making(options), flag, tell(emit))
+            : await engine.generate(prompt, making(options), flag, tell(emit));
           return whole(JSON.parse(json) as Omit<Generation, keyof Candidate>);
         }, () => whole(NOTHING));
       }
       case 'infill': {
         const [parts, options] = args as Calls['infill'];
-        if (options.begun !== undefined) aText(options.begun);
         return this.#timed(call, options.maxTimeMs, new CancelFlag(), async (flag) => {
-          return infill(engine, parts.map(aText), options, flag, emit);
+          return infill(engine, parts, options, flag, emit);
         }, () => unfilled(parts, options.begun));
       }
       case 'score': {
         const [text, top] = args as Calls['score'];
-        if (!Number.isInteger(top) || top < 0) throw new InCoderError('INVALID_ARGUMENT', `topLogprobs is ${top}, expected 0 or more`);
-        const ids = typeof text === 'string' ? engine.encode(text, true, false) : tokenIds(text);
+        const ids = typeof text === 'string' ? engine.encode(text, true, false) : Uint32Array.from(text);
         return this.#timed(call, undefined, new CancelFlag(), async (flag) => {
           return JSON.parse(await engine.score(ids, top, flag)) as Score;
         });
@@ -265,29 +263,18 @@ async function load(
     const code = InCoderError.fromEngine(error)?.code;
     if (code === 'BAD_CHECKPOINT' || code === 'UNSUPPORTED_MODEL') await folder.distrust().catch(() => undefined);
     throw error;
+  } finally {
+    await folder.close();
   }
 }
 
 /** What the GPU does at best, on a device of its own. */
-async function measure({ wasm: url }: { wasm?: string }): Promise<AdapterSpeed> {
+async function measure({ wasm: source }: { wasm?: WasmSource }): Promise<AdapterSpeed> {
   await requireAdapter();
-  const { adapterSpeed } = await wasm(url);
+  const { adapterSpeed } = await wasm(source);
   const { opened, device } = await openingDevice(false, adapterSpeed);
   device.destroy();
   return JSON.parse(opened) as AdapterSpeed;
-}
-
-/** A text for the engine: wasm would read anything else as one, somewhere in its memory. */
-function aText(text: unknown): string {
-  if (typeof text === 'string') return text;
-  throw new InCoderError('INVALID_ARGUMENT', `expected a text, got ${typeof text}`);
-}
-
-/** Token ids for the engine; the engine itself says which of them the model has. */
-function tokenIds(ids: number[]): Uint32Array {
-  const wrong = ids.find((id) => !Number.isInteger(id) || id < 0 || id > 0xffff_ffff);
-  if (wrong === undefined) return Uint32Array.from(ids);
-  throw new InCoderError('INVALID_ARGUMENT', `${String(wrong)} is no token id`, { id: wrong });
 }
 
 /** The options that the engine knows. */
@@ -334,9 +321,6 @@ async function infill(
   flag: import('./wasm/incoder.js').CancelFlag,
   emit: (event: TokenEvent) => void,
 ): Promise<Infilling> {
-  if (!Number.isInteger(candidates) || candidates < 1) {
-    throw new InCoderError('INVALID_ARGUMENT', `candidates is ${candidates}, expected 1 or more`, { candidates });
-  }
   const context = (JSON.parse(engine.info()) as { contextLength: number }).contextLength;
   const fitted = options.onOverflow === 'trim' ? trimParts(engine, parts, context, options) : { parts };
   const made: Infilling[] = [];

@@ -27,37 +27,42 @@ export interface LoadProgress {
   cached?: boolean;
   /** Whether an earlier download was taken up where it ended. */
   resumed?: boolean;
+  /** Set while another load of this model, in this tab or another one, downloads it: `done` is how far that one is. */
+  waiting?: boolean;
 }
 
 /** How a model is loaded. */
 export interface LoadOptions {
   /** Branch, tag or commit on the hub; `main`. */
-  revision?: string;
+  revision?: string | undefined;
   /** Folder that holds config.json, tokenizer.json and the weights; the hub when left out. */
-  baseUrl?: string;
+  baseUrl?: string | URL | undefined;
   /** The files themselves, from a file picker or a drop; nothing is downloaded or cached. */
-  files?: Iterable<File>;
+  files?: Iterable<File> | undefined;
   /**
    * The weights are random, in the sizes of config.json, and the GPU makes them: says how fast a model would be, without one. With
    * `files`, which then are config.json and tokenizer.json; false.
    */
-  randomWeights?: boolean;
+  randomWeights?: boolean | undefined;
   /** The hub's access token. */
-  token?: string;
+  token?: string | undefined;
   /** Keep what is downloaded, and what was measured of the GPU, in this browser; true. */
-  cache?: boolean;
-  /** Run in a dedicated worker; true. */
-  worker?: boolean;
-  /** Where incoder_bg.wasm lies, when it is not beside the package. */
-  wasm?: string | URL;
+  cache?: boolean | undefined;
+  /**
+   * Run in a dedicated worker; true. `false` runs on the page itself. A URL says where worker.js lies when it is not beside the
+   * package, and a function makes the worker, from the entry `incoder/worker`.
+   */
+  worker?: boolean | string | URL | (() => Worker) | undefined;
+  /** Where incoder_bg.wasm lies when it is not beside the package, or what is in it. */
+  wasm?: string | URL | BufferSource | WebAssembly.Module | undefined;
   /** Tokens that the KV cache holds; the model's own context when left out. */
-  contextLength?: number;
+  contextLength?: number | undefined;
   /** How keys and values are stored; `f16`. */
-  kv?: 'f16' | 'f32';
+  kv?: 'f16' | 'f32' | undefined;
   /** Use subgroup operations where the browser has them; true. */
-  subgroups?: boolean;
-  signal?: AbortSignal;
-  onProgress?: (progress: LoadProgress) => void;
+  subgroups?: boolean | undefined;
+  signal?: AbortSignal | undefined;
+  onProgress?: ((progress: LoadProgress) => void) | undefined;
 }
 
 /** Why a text ends. */
@@ -80,61 +85,61 @@ export interface TokenEvent {
 /** How text is made. The defaults are the published ones. */
 export interface GenerateOptions {
   /** Most new tokens, of each region when infilling; 128. */
-  maxTokens?: number;
+  maxTokens?: number | undefined;
   /** 0 takes the most probable token; 0.2. */
-  temperature?: number;
+  temperature?: number | undefined;
   /** 0.95. */
-  topP?: number;
+  topP?: number | undefined;
   /** 50; 0 is no limit. */
-  topK?: number;
+  topK?: number | undefined;
   /** 1 changes nothing. */
-  repetitionPenalty?: number;
+  repetitionPenalty?: number | undefined;
   /** Equal seeds give equal texts on the same adapter; 0. */
-  seed?: number;
+  seed?: number | undefined;
   /** Texts that end a text; they are not part of it. */
-  stop?: string[];
+  stop?: string[] | undefined;
   /** Ends the texts after so many milliseconds, with the finish reason `time`. */
-  maxTimeMs?: number;
+  maxTimeMs?: number | undefined;
   /** How many texts; 1. */
-  candidates?: number;
+  candidates?: number | undefined;
   /** Take back tokens before the cursor that may begin a longer one; true. */
-  heal?: boolean;
+  heal?: boolean | undefined;
   /** Go on after `<|endoftext|>`, which then is part of the text; false. Infilling always ends there. */
-  ignoreEos?: boolean;
+  ignoreEos?: boolean | undefined;
   /** Try what followed the same tokens before, several tokens a step: the text is the same; true. */
-  lookup?: boolean;
+  lookup?: boolean | undefined;
   /** Whether a literal sentinel (`<|mask:0|>`) in the text is an error or a sentinel; `reject`. */
-  specialTokens?: 'reject' | 'parse';
+  specialTokens?: 'reject' | 'parse' | undefined;
   /** Let this call end the one that runs, which then rejects with the reason `superseded`. */
-  supersede?: boolean;
+  supersede?: boolean | undefined;
   /** Rejects with the signal's reason within one token or prefill chunk; what was computed stays cached. */
-  signal?: AbortSignal;
-  onToken?: (event: TokenEvent) => void;
+  signal?: AbortSignal | undefined;
+  onToken?: ((event: TokenEvent) => void) | undefined;
 }
 
 /** How holes are filled. */
 export interface InfillOptions extends GenerateOptions {
   /** One more sentinel after the last part, as in training; true. */
-  extraSentinel?: boolean;
+  extraSentinel?: boolean | undefined;
   /** Attempts in all until every region has ended; 1. */
-  maxRetries?: number;
+  maxRetries?: number | undefined;
   /** What to do with more text than the context holds; `error`. `trim` takes the far ends of prefix and suffix. */
-  onOverflow?: 'error' | 'trim';
+  onOverflow?: 'error' | 'trim' | undefined;
 }
 
 /** What is to be filled: around one cursor, between parts, or at every marker of a text. */
 export type InfillInput =
   | {
       prefix: string;
-      suffix?: string;
+      suffix?: string | undefined;
       /**
        * What the hole begins with already; the new text goes on from there. While only this grows from call to call, the KV cache
        * keeps everything around it: a character typed costs a step or two, and not the text behind the cursor.
        */
-      begun?: string;
+      begun?: string | undefined;
     }
   | { parts: string[] }
-  | { text: string; /** `<infill>` */ marker?: string };
+  | { text: string; /** `<infill>` */ marker?: string | undefined };
 
 /** Where the time went. */
 export interface Timings {
@@ -195,8 +200,8 @@ export interface Score {
 
 /** Text to token ids and back. */
 export interface Tokenizer {
-  encode(text: string, options?: { bos?: boolean; specialTokens?: 'reject' | 'parse' }): Promise<number[]>;
-  decode(ids: number[], options?: { skipSpecial?: boolean }): Promise<string>;
+  encode(text: string, options?: { bos?: boolean | undefined; specialTokens?: 'reject' | 'parse' | undefined }): Promise<number[]>;
+  decode(ids: number[], options?: { skipSpecial?: boolean | undefined }): Promise<string>;
   /** Tokens of `text`, the one that comes first included. */
   count(text: string): Promise<number>;
 }
@@ -272,7 +277,7 @@ export interface Blocker {
 
 /** What this browser can do, before anything is downloaded. */
 export type Probe =
-  | { ok: false; reason: 'no-api' | 'insecure-context' | 'no-adapter'; message: string; fits: FitFunction }
+  | { ok: false; reason: 'no-api' | 'insecure-context' | 'no-adapter' | 'not-a-browser'; message: string; fits: FitFunction }
   | ({ ok: true; fits: FitFunction } & AdapterInfo);
 
 /** What a model takes, and whether it fits; rejects for a config.json that no InCoder model has. */
@@ -284,11 +289,11 @@ export type FitQuery = 'demo' | 'facebook/incoder-1B' | 'facebook/incoder-6B' | 
 /** How the model is to be used. */
 export interface FitOptions {
   /** Tokens of context; left out: what the model was trained on. */
-  contextLength?: number;
+  contextLength?: number | undefined;
   /** Candidates from one prompt (1). */
-  candidates?: number;
+  candidates?: number | undefined;
   /** New tokens of each candidate (128). */
-  maxTokens?: number;
+  maxTokens?: number | undefined;
 }
 
 /** Whether a model fits this browser's limits. Browsers do not tell how much GPU memory is free. */
