@@ -365,6 +365,8 @@ test('too much text is an error with the numbers, or trimmed at the far ends', a
     assert.equal(code, 'CONTEXT_OVERFLOW');
     assert.ok(details.need > details.have && details.have === 128, JSON.stringify(details));
   }
+  assert.match(overflow.message, /`onOverflow: 'trim'`/);
+  for (const { message } of [prompt, full]) assert.doesNotMatch(message, /onOverflow/);
   const { start, end } = trimmed.trimmed;
   assert.ok(start > 0 && end > 0 && start < whole.length / 2 && end < whole.length / 2);
   assert.equal(trimmed.text, trimmed.parts[0] + trimmed.infills[0].text + trimmed.parts[1]);

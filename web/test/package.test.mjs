@@ -214,6 +214,15 @@ export async function complete(prefix: string, suffix: string): Promise<Infillin
   }
 }
 
+// What may be undefined is handed on as it is, with exactOptionalPropertyTypes too.
+export async function maybe(model: InCoder, signal?: AbortSignal, suffix?: string, options?: { maxTokens?: number }): Promise<void> {
+  await model.infill({ prefix: '', suffix, begun: undefined }, { signal, maxTokens: options?.maxTokens, stop: undefined });
+  await model.score('x', { signal });
+  await InCoder.load('demo', { baseUrl: new URL('https://example.org/model/'), worker: () => new Worker('worker.js'), signal });
+  await InCoder.load('demo', { worker: '/incoder/worker.js', wasm: new Uint8Array(), onProgress: undefined });
+  new EditorView({ extensions: [ghostText({ engine: () => model, debounceMs: options?.maxTokens, infill: undefined })] });
+}
+
 // @ts-expect-error: there is no such option
 void InCoder.load('demo', { basePath: '/model/' });
 // @ts-expect-error: a result is no string

@@ -330,7 +330,7 @@ async function infill(
     const json = await engine.infill(fitted.parts, making(one), flag, i === 0 ? tell(emit) : () => undefined).catch((error: unknown) => {
       // No time is left for this candidate; those before it are kept.
       if (i > 0 && cancelled(error)) return JSON.stringify(unfilled(parts, options.begun));
-      throw error;
+      throw options.onOverflow === 'trim' ? error : withAdvice(error);
     });
     const filled = JSON.parse(json) as Infilling;
     const text = filledText(parts, filled.infills, options.begun);
@@ -338,6 +338,13 @@ async function infill(
   }
   const [first, ...alternatives] = made as [Infilling, ...Infilling[]];
   return alternatives.length > 0 ? { ...first, alternatives } : first;
+}
+
+/** A text that is too long, with what the package can do about it. */
+function withAdvice(error: unknown): unknown {
+  const known = InCoderError.fromEngine(error);
+  if (known?.code !== 'CONTEXT_OVERFLOW') return error;
+  return new InCoderError(known.code, `${known.message}. \`onOverflow: 'trim'\` leaves out what is farthest from the holes`, known.details);
 }
 
 const disposed = () => new InCoderError('DISPOSED', 'this model was disposed of');

@@ -83,6 +83,8 @@ const scripts = new Map<string, string>();
 /** The address of a script of this page's own that loads the worker from `url`, whose server has to allow that (CORS). */
 function importing(url: string, module: boolean): string {
   const code = module ? `import ${JSON.stringify(url)};` : `importScripts(${JSON.stringify(url)});`;
+  // In a sandboxed frame Chromium finds no blob.
+  if (globalThis.origin === 'null') return `data:text/javascript,${encodeURIComponent(code)}`;
   const script = scripts.get(code) ?? URL.createObjectURL(new Blob([code], { type: 'text/javascript' }));
   scripts.set(code, script);
   return script;
