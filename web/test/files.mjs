@@ -39,7 +39,9 @@ class Server {
   files = new Map();
   /**
    * By path: {status, times, noRange, noHead, cut (bytes of the answer after which the socket breaks), until (the same in
-   * bytes of the file), end (bytes after which the body ends as if it were whole), hold: [bytes, promise], etag, type, contentRange, hide}; `times` is how often it applies.
+   * bytes of the file), end (bytes after which the body ends as if it were whole), hold: [bytes, promise], etag, type,
+   * contentRange, hide, resume}; `times` is how often it applies. `resume(from, bytes)` is the whole answer to a request that goes
+   * on: [status, headers, body].
    */
   rules = new Map();
   log = [];
@@ -85,6 +87,10 @@ class Server {
     const ranged = first !== undefined && !rule.noRange;
     const from = ranged ? Number(first) : 0;
     const to = ranged && last ? Math.min(Number(last) + 1, bytes.length) : bytes.length;
+    if (rule.resume && from > 0) {
+      const [status, headers, body] = rule.resume(from, bytes);
+      return void response.writeHead(status, headers).end(body);
+    }
     const headers = { 'Content-Type': rule.type ?? 'application/octet-stream' };
     if (rule.etag !== null) headers.ETag = rule.etag ?? `"${sha256(bytes).slice(0, 8)}"`;
     if (!rule.end) headers['Content-Length'] = to - from;

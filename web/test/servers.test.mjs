@@ -134,6 +134,86 @@ test('a server without ranges: the file begins anew', async () => {
   assert.deepEqual(server.of('model.safetensors').map(({ range, sent }) => [range, sent]), [['bytes=6000-', 10_400]]);
 });
 
+/** How servers answer when a download is to go on: right or wrong, it ends in the right file. */
+const part = (bytes, start, more = {}) => [
+  206,
+  { 'Content-Range': `bytes ${start}-${bytes.length - 1}/${bytes.length}`, 'Content-Length': bytes.length - start, ...more },
+  bytes.subarray(start),
+];
+const bare = (bytes, start) => [206, { 'Content-Length': bytes.length - start }, bytes.subarray(start)];
+const RESUMED = {
+  'from where it was': [(from, bytes) => part(bytes, from), [5000]],
+  'from an earlier byte': [(from, bytes) => part(bytes, from - 700), [5000]],
+  'from the first byte, as a part': [(_, bytes) => part(bytes, 0), [5000]],
+  'without Content-Range': [(from, bytes) => bare(bytes, from), [5000]],
+  'without Content-Range, from the first byte': [(_, bytes) => bare(bytes, 0), [5000]],
+  'without Content-Range and another length': [(from, bytes) => bare(bytes, from - 10), [5000, 0]],
+  'without Content-Range or a length': [(from, bytes) => [206, { 'Transfer-Encoding': 'chunked' }, bytes.subarray(from)], [5000]],
+  'from a later byte': [(from, bytes) => part(bytes, from + 100), [5000, 0]],
+  'without the file’s length': [(from, bytes) => part(bytes, from, { 'Content-Range': `bytes ${from}-${bytes.length - 1}/*` }), [5000]],
+  'with all of it': [(_, bytes) => [200, { 'Content-Length': bytes.length }, bytes], [5000]],
+  'with all of it, chunked': [(_, bytes) => [200, { 'Transfer-Encoding': 'chunked' }, bytes], [5000]],
+  'with a circle': [(from) => [302, { Location: `/m/model.safetensors?${from}` }], null],
+  'with another place': [() => [302, { Location: '/moved/model.safetensors' }], [5000]],
+};
+
+for (const hashes of [true, false]) {
+  test(`a download that goes on, ${hashes ? 'its hash known' : 'its hash not known'}: whatever the server answers, the file is right`, async () => {
+    for (const [what, [resume, asked]] of Object.entries(RESUMED)) {
+      server.clear();
+      store.clear();
+      const made = serve({ hashes });
+      serve({ folder: '/moved', hashes });
+      server.rules.set('/m/model.safetensors', { until: 5000 });
+      await fails(failing(), 'NETWORK');
+      server.rules.set('/m/model.safetensors', { resume, etag: null });
+      server.log.length = 0;
+      await assertWhole(await open(), made);
+      const requests = server.log.filter(({ path, method }) => path === '/m/model.safetensors' && method === 'GET');
+      if (asked) assert.deepEqual(requests.map(({ range }) => range), asked.map((from) => `bytes=${from}-`), what);
+    }
+  });
+}
+
+test('a download that cannot go on: a clear refusal, and then the file begins anew', async () => {
+  const cases = [
+    [(_, bytes) => [416, { 'Content-Range': `bytes */${bytes.length}` }], 'INTEGRITY'],
+    [(from, bytes) => part(bytes, from, { 'Content-Range': `bytes ${from}-${bytes.length}/${bytes.length + 1}` }), 'INTEGRITY'],
+    [(from, bytes) => part(bytes.map((byte) => byte ^ 1), from), 'INTEGRITY'],
+    [() => [403, {}], 'NETWORK'],
+    [() => [200, { 'Content-Type': 'text/html' }, 'log in first'], 'NOT_FOUND'],
+  ];
+  for (const [resume, code] of cases) {
+    server.clear();
+    store.clear();
+    const made = serve();
+    server.rules.set('/m/model.safetensors', { until: 5000 });
+    await fails(failing(), 'NETWORK');
+    server.rules.set('/m/model.safetensors', { resume });
+    await fails(failing(), code, { file: 'model.safetensors' });
+    // An error of the server's is no reason to throw away what is here.
+    if (code !== 'INTEGRITY') server.rules.clear();
+    await assertWhole(await open(), made);
+  }
+});
+
+test('a server that falls silent is asked again, and in the end given up', async () => {
+  const made = serve();
+  const never = gate().opened;
+  server.rules.set('/m/model.safetensors', { hold: [4500, never], times: 2 });
+  server.rules.set('/m/tokenizer.json', { hold: [0, never], times: 1 });
+  await assertWhole(await open({ silentMs: 100 }), made);
+  assert.deepEqual(server.of('model.safetensors').map(({ range }) => range), ['bytes=0-', 'bytes=4500-', 'bytes=9000-']);
+  store.clear();
+  server.rules.set('/m/model.safetensors', { hold: [0, never] });
+  await assert.rejects(failing({ silentMs: 50 }), /model\.safetensors could not be downloaded after 0 of 10400 bytes: the server sent nothing for 0\.05 s/);
+  // Slow is not silent.
+  server.clear();
+  serve();
+  server.rules.set('/m/model.safetensors', { hold: [4500, new Promise((resolve) => setTimeout(resolve, 300))] });
+  await assertWhole(await open({ silentMs: 1000 }), made);
+});
+
 test('a half-written part is written again', async () => {
   const made = serve();
   server.rules.set('/m/model.safetensors', { until: 5500 });

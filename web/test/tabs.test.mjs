@@ -62,25 +62,12 @@ function slow(name, { latency = 0, pieces = 1, every = 0 } = {}) {
   return sent;
 }
 
-/** Brings the model into the cache in that tab after a while, as the engine does; the SHA-256 of its weights, or what went wrong. */
+/** Brings the model into the cache in that tab after a while; the SHA-256 of its weights, or what went wrong. */
 const fetching = (tab, name, after = 0) =>
   tab.evaluate(
     async ([name, after]) => {
       await sleep(after);
-      const open = async () => {
-        const folder = await openFolder('m', { baseUrl: `${location.origin}/${name}/`, newHasher: () => new Sha256() });
-        try {
-          const weights = await folder.open('model.safetensors');
-          const bytes = await weights.read(0, weights.size);
-          await folder.finished();
-          const hasher = new Sha256();
-          hasher.update(bytes);
-          return hasher.digest();
-        } finally {
-          await folder.close();
-        }
-      };
-      const { value, code, message } = await outcome(open());
+      const { value, code, message } = await outcome(bring(`/${name}/`));
       return value ?? `${code} ${message}`;
     },
     [name, after],
@@ -98,12 +85,6 @@ const loading = (tab, name) =>
   }, name);
 
 test(`two tabs that begin at ${OFFSETS} offsets: both have the model, one downloads it, and it stays in the cache`, async () => {
-  for (const tab of tabs) {
-    await tab.evaluate(async () => {
-      const [{ openFolder }, { wasm }] = await Promise.all([import('/package/files/folder.js'), import('/package/wasm.js')]);
-      Object.assign(globalThis, { openFolder, Sha256: (await wasm()).Sha256 });
-    });
-  }
   const expected = createHash('sha256').update(TINY['model.safetensors']).digest('hex');
   for (let i = 0; i < OFFSETS; i += 1) {
     const name = `m${i}`;

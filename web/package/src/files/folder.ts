@@ -38,7 +38,7 @@ async function open(model: string, options: FolderOptions, stop: AbortController
   if (options.files) return diskFolder(model, options.files, options.randomWeights ?? false, stop.signal, cancel);
   const { revision = 'main', baseUrl, endpoint = HUB, token = null, cache = true, retryMs = 500 } = options;
   const source = baseUrl === undefined ? hubSource(model, revision, endpoint) : baseSource(baseUrl);
-  const http = new Http(stop.signal, source.hub ? token : null, retryMs);
+  const http = new Http(stop.signal, source.hub ? token : null, retryMs, options.silentMs);
   const store = cache ? (options.store ?? (await openStores())[0]) : undefined;
   const { opened, ...rest } = store ? await cached(store, source, http, options, stop) : ranged(await source.list(http), http, options);
   return {

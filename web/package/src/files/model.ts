@@ -78,6 +78,8 @@ export interface FolderOptions {
   partSize?: number | undefined;
   /** Pause before the first retry, doubled each time; 500. */
   retryMs?: number | undefined;
+  /** How long a server may send nothing before it is asked again; a minute. */
+  silentMs?: number | undefined;
 }
 
 /** Throws INVALID_ARGUMENT unless the range lies inside the file. */
