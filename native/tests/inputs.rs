@@ -341,7 +341,7 @@ proptest! {
         prop_assert!(matches!(ran.code, 0 | 2 | 5), "{:?}", ran);
         let after = fs::read(&file).unwrap();
         if ran.code == 2 {
-            prop_assert_eq!(after, bytes);
+            prop_assert_eq!(&after, &bytes);
         } else {
             // What was put in stands in one place.
             let before = bytes.iter().zip(&after).take_while(|(a, b)| a == b).count();

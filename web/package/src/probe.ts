@@ -2,6 +2,7 @@
 
 import { InCoderError } from './errors.js';
 import { describe, findAdapter } from './gpu.js';
+import { checked } from './options.js';
 import type { AdapterInfo, Blocker, Fit, FitOptions, FitQuery, Probe } from './types.js';
 import { wasm } from './wasm.js';
 
@@ -39,10 +40,11 @@ interface MemoryPlan {
 }
 
 async function fits(adapter: AdapterInfo | undefined, model: FitQuery, options: FitOptions = {}): Promise<Fit> {
-  const config = typeof model === 'string' ? SHAPES[model] : model.config;
+  const config = typeof model === 'string' ? SHAPES[model] : model?.config;
   if (typeof config !== 'string') throw new InCoderError('INVALID_ARGUMENT', `no model is known by the name ${String(model)}`);
-  const plan = await planned(config, options, adapter);
-  const { candidates = 1, maxTokens = 128 } = options;
+  const given = checked('fits', options);
+  const plan = await planned(config, given, adapter);
+  const { candidates = 1, maxTokens = 128 } = given;
   return {
     fits: adapter !== undefined && plan.blockers.length === 0,
     blockers: plan.blockers,
@@ -56,12 +58,7 @@ async function fits(adapter: AdapterInfo | undefined, model: FitQuery, options: 
 }
 
 async function planned(config: string, options: FitOptions, adapter: AdapterInfo | undefined): Promise<MemoryPlan> {
-  const { contextLength = 0, candidates = 1, maxTokens = 128 } = options;
-  for (const [name, value] of Object.entries({ contextLength, candidates, maxTokens })) {
-    const least = name === 'contextLength' ? 0 : 1;
-    if (Number.isInteger(value) && value >= least && value < 2 ** 31) continue;
-    throw new InCoderError('INVALID_ARGUMENT', `${name} is ${String(value)}, expected an integer from ${least} on`);
-  }
+  const { contextLength = 0 } = options;
   const { memoryPlan } = await wasm();
   // Without an adapter the plan is for the limits that every one has.
   const { limits: { maxStorageBufferBindingSize: binding, maxBufferSize: buffer }, software } = adapter ?? EVERY_ADAPTER;
