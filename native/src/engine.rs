@@ -5,7 +5,7 @@ use crate::failure::{Failure, MODEL, NO_GPU, Result};
 use crate::hub::{self, Needs};
 use crate::terminal::{Interrupt, Loading, note};
 use crate::{Global, fastest, model_folder, tuning};
-use incoder::{Config, Device, Error, Folder, Gpu, GpuOptions, LoadOptions, Session, Tokenizer};
+use incoder::{Config, Device, Error, Folder, Gpu, GpuOptions, LoadOptions, MemoryPlan, Session, Tokenizer};
 use std::ffi::{OsStr, OsString};
 
 /// tokenizer.json of a vocabulary of 50,000 has 2 MB; anything near this is not one.
@@ -75,8 +75,25 @@ impl Prepared<'_> {
         };
         let which = name.as_ref().map_or("the demo model".to_owned(), |name| name.display().to_string());
         tracing::info!("{which}, {:.1}M parameters, on {where_to}", config.parameters() as f64 / 1e6);
-        let session = load(Origin::Folder(folder.as_ref()), &on, &options, global);
-        Ok(Engine { session: session.map_err(|failure| about_cache(failure, name.as_deref()))?, tokenizer })
+        let session = load(Origin::Folder(folder.as_ref()), &on, &options, global).map_err(|failure| {
+            let failure = about_cache(failure, name.as_deref());
+            about_context(failure, &config, &options, &on)
+        });
+        Ok(Engine { session: session?, tokenizer })
+    }
+}
+
+/// Where a device cannot hold the context that was asked for, a shorter one may fit.
+fn about_context(failure: Failure, config: &Config, options: &LoadOptions, on: &Device) -> Failure {
+    let Device::Gpu(gpu) = on else { return failure };
+    let asked = options.context.unwrap_or(config.max_position_embeddings);
+    let fits = MemoryPlan::largest_context(config, asked, options.kv, &gpu.memory_limits(), None);
+    match fits.filter(|&fits| failure.code == NO_GPU && fits < asked) {
+        Some(fits) => {
+            let Failure { code, message } = failure;
+            Failure { code, message: format!("{message}; a context of {fits} tokens would fit: -c {fits}") }
+        }
+        None => failure,
     }
 }
 

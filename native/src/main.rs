@@ -54,6 +54,9 @@ fn main() -> ExitCode {
         Err(failure) => {
             if !failure.message.is_empty() {
                 terminal::error(&failure);
+                if cli.json {
+                    terminal::error_as_json(&failure);
+                }
             }
             ExitCode::from(failure.code)
         }

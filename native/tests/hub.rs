@@ -602,7 +602,7 @@ fn ls_verify_and_rm() {
     let of = |key: &str| -> Vec<_> { listed["models"].as_array().unwrap().iter().map(|m| m[key].clone()).collect() };
     assert_eq!(of("model"), ["facebook/incoder-1B", "org/tiny"]);
     assert_eq!((of("bytes")[1].clone(), of("complete")[1].clone()), (size.into(), true.into()));
-    assert_says(&home.run(&["models", "ls"]).ok(), &["org/tiny", "main 1111111", "KiB", "complete"]);
+    assert_says(&home.run(&["models", "ls"]).ok(), &["org/tiny", "main 1111111", "kB", "complete"]);
 
     assert_says(&home.run(&["models", "verify", "org/tiny"]).ok(), &["3 files checked", "0 damaged"]);
     let mut bytes = home.hub.file(WEIGHTS);

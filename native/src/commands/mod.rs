@@ -83,10 +83,12 @@ fn check_prompt(given: &Given<'_>, allow_sentinels: bool, prepared: &engine::Pre
                 String::from_utf8_lossy(name_of)
             )))
         }
-        Given::Ids([]) => Err(Failure::usage("--ids is empty: give at least one id")),
+        Given::Ids([]) => Err(Failure::usage("--ids: the prompt is empty: give at least one id")),
         Given::Ids(ids) if ids.len() > prepared.capacity() => {
             let (need, have) = (ids.len(), prepared.capacity());
-            Err(Failure::usage(format!("{need} ids, and the context holds {have}: -c {need} makes it longer")))
+            Err(Failure::usage(format!(
+                "the context is full: {need} tokens are needed, it holds {have}; -c {need} makes it longer"
+            )))
         }
         Given::Ids(ids) => {
             let vocab = prepared.config.vocab_size;
