@@ -13,6 +13,7 @@ from fetch import HERE, pinned
 
 WIDTH, HEIGHT, MARGIN = 640, 260, 40
 ROWS = 12
+USES = {"train": "training", "held_out": "**evaluation only**", "development": "**development set only**"}
 
 
 def entries(work):
@@ -37,8 +38,7 @@ def package_table():
     for registry, roles in pinned().items():
         for role, packages in roles.items():
             for name, (version, licence) in packages.items():
-                use = "training" if role == "train" else "**evaluation only**"
-                lines.append(f"| {name} | {version} | {licence} | {registry} | {use} |")
+                lines.append(f"| {name} | {version} | {licence} | {registry} | {USES[role]} |")
     return "\n".join(lines)
 
 

@@ -1,19 +1,24 @@
 """Turn fetched packages into clean text files: filter, de-duplicate, and keep whole packages aside.
 
-Output: <work>/train.jsonl and <work>/held_out.jsonl, one {"package", "path", "text"} a line.
+Output: <work>/train.jsonl, <work>/held_out.jsonl (for eval/) and <work>/development.jsonl (for choosing
+between ways of training), one {"package", "path", "text"} a line.
 """
 
 import hashlib
 import json
 import random
 import re
+import sysconfig
 import tarfile
 import zipfile
+from contextlib import ExitStack
+from pathlib import Path
 
 from fetch import fetch
 
+ROLES = ("held_out", "development", "train")
 EXTENSIONS = (".py", ".js", ".mjs", ".cjs", ".jsx", ".ts", ".tsx")
-PACKAGE_CAP = 1_300_000  # characters kept of any one package, so that none dominates
+PACKAGE_CAP = 3_000_000  # characters kept of any one package, so that none dominates
 SKIPPED_FOLDERS = re.compile(
     r"(^|/)(_?vendor(ed|s)?|_vendored_packages|extern(al|als)?|third_?party|node_modules|locale|locales|lang|i18n|"
     r"migrations|schemas|icon-set|dist[^/]*|build|umd|min|bundles|_esm|_cjs|esm[0-9]*|cjs|es[0-9]*|fesm[0-9]*|"
@@ -75,6 +80,15 @@ def line_hashes(text):
     return {hashlib.blake2b(line.encode(), digest_size=8).digest() for line in lines if len(line) >= 10}
 
 
+def standard_library():
+    """Line hashes of the running Python's standard library: it is what people try the model on."""
+    hashes = set()
+    for path in Path(sysconfig.get_path("stdlib")).rglob("*.py"):
+        if "site-packages" not in path.parts:
+            hashes |= line_hashes(clean(path.read_text("utf-8", "replace")))
+    return hashes
+
+
 def package_files(archive):
     """Clean source files of one archive, in a shuffled but fixed order, up to PACKAGE_CAP."""
     listed = list(members(archive))
@@ -95,21 +109,28 @@ def package_files(archive):
             return
 
 
+def copied(hashes, aside, standard):
+    """Whether many of a file's lines are in files that are kept aside, or most of them in the standard library."""
+    return len(hashes & aside) > 0.4 * len(hashes) or len(hashes & standard) > 0.5 * len(hashes)
+
+
 def build(work):
-    """Write held_out.jsonl first, then train.jsonl without copies of it or of itself."""
-    packages = sorted(fetch(work), key=lambda p: p[1] != "held_out")
-    held, seen = set(), set()
-    with open(work / "held_out.jsonl", "w") as held_out, open(work / "train.jsonl", "w") as train:
+    """Write the files kept aside first, then train.jsonl without copies of them or of itself."""
+    packages = sorted(fetch(work), key=lambda p: p[1] == "train")
+    aside, seen, standard = set(), set(), standard_library()
+    with ExitStack() as stack:
+        files = {role: stack.enter_context(open(work / f"{role}.jsonl.new", "w")) for role in ROLES}
         for registry, role, name, version, archive in packages:
             kept = 0
             for path, text in package_files(archive):
                 hashes = line_hashes(text)
                 if not hashes or len(hashes & seen) > 0.6 * len(hashes):
                     continue
-                if role == "train" and len(hashes & held) > 0.4 * len(hashes):
+                if role == "train" and copied(hashes, aside, standard):
                     continue
-                (held if role == "held_out" else seen).update(hashes)
-                out = held_out if role == "held_out" else train
-                out.write(json.dumps({"package": f"{name}=={version}", "path": path, "text": text}) + "\n")
+                (seen if role == "train" else aside).update(hashes)
+                files[role].write(json.dumps({"package": f"{name}=={version}", "path": path, "text": text}) + "\n")
                 kept += len(text)
             print(f"{registry} {role} {name} {version}: {kept} characters", flush=True)
+    for role in ROLES:
+        (work / f"{role}.jsonl.new").rename(work / f"{role}.jsonl")

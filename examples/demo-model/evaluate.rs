@@ -1,22 +1,28 @@
-//! Scores a model on the held-out files of eval/ with the project's own engine, greedily, and prints the model card's table.
+//! Scores a model on the held-out files of eval/ with the project's own engine, greedily, and prints the tables of the model
+//! card.
 //!
 //! ```text
-//! cargo run --release -p incoder --example evaluate -- [MODEL_FOLDER] [--only holes|cursor|ppl] [--count N] [--cpu]
+//! cargo run --release -p incoder --example evaluate -- [MODEL_FOLDER] [--only SETS] [--count N] [--cpu]
 //! ```
-//! A line counts as found when it equals the hidden one, trailing blanks aside.
+//! SETS are names with commas between them: `holes` (whole lines), `cursor` (ends of lines), `middle` (texts between two
+//! characters of a line), `multiline` (two to six lines) and `ppl` (perplexity). `--count` takes the first N of each.
+//! A hole counts as found when its text equals the hidden one, trailing blanks aside.
 
 use incoder::{
-    Cancel, Device, Folder, GenerateOptions, Gpu, GpuOptions, InfillOptions, LoadOptions, MemoryFolder, Prompt,
-    Sampling, Sentinels, Session, Tokenizer, generate, infill, score,
+    Cancel, Device, Folder, GenerateOptions, Gpu, GpuOptions, HoleEnd, InfillOptions, LoadOptions, MemoryFolder,
+    Prompt, Sampling, Sentinels, Session, Tokenizer, generate, infill, score,
 };
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
-/// Tokens generated for one hole at most.
+/// Most tokens generated for a hole within a line, and for one of several lines.
 const LONGEST: usize = 64;
+const LONGEST_BLOCK: usize = 160;
+/// Lines above the cursor at which a hole begins.
+const EARLIER: [usize; 7] = [0, 1, 2, 4, 8, 16, 32];
 
-/// One hole of eval/*.jsonl: a line, or its end, hidden from a held-out file.
-#[derive(serde::Deserialize)]
+/// One hole of eval/*.jsonl.
+#[derive(Debug, Clone, serde::Deserialize)]
 struct Hole {
     left: String,
     right: String,
@@ -29,41 +35,76 @@ struct Text {
     text: String,
 }
 
+/// How a hole is asked for.
+#[derive(Debug, Clone, Copy)]
+enum Form {
+    /// The published prompt: the hole begins at the cursor.
+    Published,
+    /// The hole begins at the start of the line so many lines above the cursor's.
+    Earlier(usize),
+    /// Everything before the cursor is in the hole.
+    WholePrefix,
+    /// As the program does it unless told otherwise.
+    Default,
+    /// The text before the cursor alone.
+    LeftToRight,
+}
+
+impl Form {
+    fn name(self) -> String {
+        match self {
+            Self::Published => "the hole begins at the cursor (as published)".into(),
+            Self::Earlier(0) => "at the start of its line".into(),
+            Self::Earlier(1) => "1 line earlier".into(),
+            Self::Earlier(n) => format!("{n} lines earlier"),
+            Self::WholePrefix => "with the whole text before the cursor".into(),
+            Self::Default => format!("the program's default, {} to {} lines earlier", LOOK_BACK, 2 * LOOK_BACK - 1),
+            Self::LeftToRight => "left to right alone".into(),
+        }
+    }
+}
+
+const LOOK_BACK: usize = incoder::LOOK_BACK_LINES;
+
 struct Model {
     session: Session,
     tokenizer: Tokenizer,
 }
 
 impl Model {
-    /// The causal-masked prompt: what comes before `<|endofmask|>`. `typed`: the hole is the whole line, and has begun.
-    async fn infilled(&mut self, hole: &Hole, typed: bool, heal: bool) -> incoder::Result<String> {
-        let line = hole.left.rfind('\n').map_or(0, |at| at + 1);
-        let indentation = hole.left[line..].len() - hole.left[line..].trim_start().len();
-        let (left, begun) = hole.left.split_at(if typed { line + indentation } else { hole.left.len() });
+    /// What stands in the hole when it is asked for in this form and ends at `end`.
+    async fn fill(&mut self, hole: &Hole, form: Form, end: HoleEnd, longest: usize) -> incoder::Result<String> {
+        let Hole { left, right, .. } = hole;
+        let at = match form {
+            Form::LeftToRight => return self.continued(left, end, longest).await,
+            Form::Published | Form::Default => left.len(),
+            Form::WholePrefix => 0,
+            Form::Earlier(lines) => {
+                let breaks = left.bytes().enumerate().rev().filter(|&(_, byte)| byte == b'\n');
+                breaks.map(|(at, _)| at + 1).nth(lines).unwrap_or(0)
+            }
+        };
         let options = InfillOptions {
-            begun: begun.to_owned(),
-            max_new_tokens: LONGEST,
+            begun: left[at..].to_owned(),
+            look_back: if matches!(form, Form::Default) { None } else { Some(0) },
+            max_new_tokens: longest,
             sampling: Sampling::greedy(),
-            heal,
-            sentinels: Sentinels::Refuse,
+            end,
             ..Default::default()
         };
-        let parts = [left.to_owned(), hole.right.clone()];
+        let parts = [left[..at].to_owned(), right.clone()];
         let filled = infill(&mut self.session, &self.tokenizer, &parts, &options, &mut |_| ()).await?;
         Ok(filled.infills.into_iter().next().map(|infill| infill.text).unwrap_or_default())
     }
 
-    /// The left context alone: what comes before the line break.
-    async fn continued(&mut self, hole: &Hole, heal: bool) -> incoder::Result<String> {
+    async fn continued(&mut self, left: &str, end: HoleEnd, longest: usize) -> incoder::Result<String> {
         let options = GenerateOptions {
-            max_new_tokens: LONGEST,
+            max_new_tokens: longest,
             sampling: Sampling::greedy(),
-            stop: vec!["\n".to_owned()],
-            heal,
+            stop: if end == HoleEnd::Line { vec!["\n".to_owned()] } else { Vec::new() },
             ..Default::default()
         };
-        let made =
-            generate(&mut self.session, &self.tokenizer, Prompt::Text(&hole.left), &options, &mut |_| ()).await?;
+        let made = generate(&mut self.session, &self.tokenizer, Prompt::Text(left), &options, &mut |_| ()).await?;
         Ok(made.candidates.into_iter().next().map(|candidate| candidate.text).unwrap_or_default())
     }
 
@@ -71,7 +112,7 @@ impl Model {
     async fn perplexity(&mut self, texts: &[Text]) -> incoder::Result<(f64, f64)> {
         let (mut nats, mut tokens, mut characters) = (0.0, 0, 0);
         for Text { text } in texts {
-            let ids = self.tokenizer.encode(text, Sentinels::Refuse)?;
+            let ids = self.tokenizer.encode(text, Sentinels::Literal)?;
             let scored = score(&mut self.session, &ids, 1, &Cancel::default()).await?;
             nats -= scored.logprobs.iter().flatten().sum::<f64>();
             tokens += ids.len() - 1;
@@ -87,29 +128,80 @@ fn entries<T: serde::de::DeserializeOwned>(name: &str, count: usize) -> Result<V
     lines.lines().take(count).map(|line| Ok(serde_json::from_str(line)?)).collect()
 }
 
-async fn exact(model: &mut Model, name: &str, count: usize) -> Result<(), Box<dyn Error>> {
-    let holes: Vec<Hole> = entries(name, count)?;
-    // Infill, infill of a line that has begun, and left to right, each without and with healing.
-    let mut found = [[0; 2]; 3];
-    for (i, hole) in holes.iter().enumerate() {
-        for (healed, heal) in [false, true].into_iter().enumerate() {
-            let texts = [
-                model.infilled(hole, false, heal).await?,
-                model.infilled(hole, true, heal).await?,
-                model.continued(hole, heal).await?,
-            ];
-            for (method, text) in texts.iter().enumerate() {
-                found[method][healed] += usize::from(text.trim_end() == hole.answer.trim_end());
+/// Holes between two characters of a line: the first half of each hidden end of a line.
+fn middles(count: usize) -> Result<Vec<Hole>, Box<dyn Error>> {
+    let half = |hole: Hole| {
+        let characters = hole.answer.chars().count();
+        let at = hole.answer.char_indices().nth(characters.div_ceil(2)).map_or(hole.answer.len(), |(at, _)| at);
+        let (answer, rest) = hole.answer.split_at(at);
+        Hole { left: hole.left, right: format!("{rest}{}", hole.right), answer: answer.to_owned() }
+    };
+    let cut: Vec<Hole> = entries::<Hole>("cursor.jsonl", count)?.into_iter().map(half).collect();
+    Ok(cut.into_iter().filter(|hole| !hole.right.starts_with('\n') && !hole.answer.trim().is_empty()).collect())
+}
+
+fn percent(n: usize, of: usize) -> String {
+    format!("{n} = {:.1} %", 100.0 * n as f64 / of.max(1) as f64)
+}
+
+/// The rest of the line behind the hole, which a model may write again, is no mistake: editors take it off.
+fn is_found(text: &str, hole: &Hole) -> bool {
+    let rest = hole.right.split('\n').next().unwrap_or_default();
+    let text = text.strip_suffix(rest).filter(|_| !rest.is_empty()).unwrap_or(text);
+    text.trim_end() == hole.answer.trim_end()
+}
+
+/// One table: every form a row, every set a column.
+async fn lines(model: &mut Model, sets: &[(&str, Vec<Hole>)]) -> Result<(), Box<dyn Error>> {
+    let earlier = EARLIER.map(Form::Earlier);
+    let forms = [&[Form::Published][..], &earlier, &[Form::WholePrefix, Form::Default, Form::LeftToRight]].concat();
+    println!(
+        "\n| | {} |",
+        sets.iter().map(|(name, holes)| format!("{name}, {}", holes.len())).collect::<Vec<_>>().join(" | ")
+    );
+    println!("|---|{}", "--:|".repeat(sets.len()));
+    for form in forms {
+        let mut row = Vec::new();
+        for (name, holes) in sets {
+            let mut found = 0;
+            for hole in holes {
+                found += usize::from(is_found(&model.fill(hole, form, HoleEnd::Line, LONGEST).await?, hole));
             }
+            eprintln!("{}, {name}: {found} of {}", form.name(), holes.len());
+            row.push(percent(found, holes.len()));
         }
-        if (i + 1) % 50 == 0 {
-            eprintln!("{name}: {} of {}: {found:?}", i + 1, holes.len());
-        }
+        println!("| {} | {} |", form.name(), row.join(" | "));
     }
-    let percent = |n: usize| format!("{n} = {:.1} %", 100.0 * n as f64 / holes.len() as f64);
-    let methods = ["causal-masked infilling", "the same, the line so far in the hole", "left to right alone"];
-    for (method, row) in methods.iter().zip(found) {
-        println!("| {name}, {} holes | {method} | {} | {} |", holes.len(), percent(row[0]), percent(row[1]));
+    Ok(())
+}
+
+/// What ends a hole of several lines, in the program's default form and in the published one.
+async fn multiline(model: &mut Model, holes: &[Hole]) -> Result<(), Box<dyn Error>> {
+    println!(
+        "\n| {} holes of two to six lines | exact | first line right | as many lines | mean lines (hidden) |",
+        holes.len()
+    );
+    println!("|---|--:|--:|--:|--:|");
+    let hidden: usize = holes.iter().map(|hole| hole.answer.lines().count()).sum();
+    for (form, end, name) in [
+        (Form::Published, HoleEnd::Mask, "as published, ended by the model"),
+        (Form::Published, HoleEnd::Block, "as published, also ended by lines"),
+        (Form::Default, HoleEnd::Mask, "with look-back, ended by the model"),
+        (Form::Default, HoleEnd::Block, "with look-back, also ended by lines"),
+        (Form::LeftToRight, HoleEnd::Mask, "left to right"),
+    ] {
+        let (mut exact, mut first, mut as_many, mut written) = (0, 0, 0, 0);
+        for hole in holes {
+            let text = model.fill(hole, form, end, LONGEST_BLOCK).await?;
+            let (text, answer) = (text.trim_end(), hole.answer.trim_end());
+            exact += usize::from(text == answer);
+            first += usize::from(text.lines().next() == answer.lines().next());
+            as_many += usize::from(text.lines().count() == answer.lines().count());
+            written += text.lines().count();
+        }
+        let mean = |lines: usize| lines as f64 / holes.len().max(1) as f64;
+        let [exact, first, as_many] = [exact, first, as_many].map(|n| percent(n, holes.len()));
+        println!("| {name} | {exact} | {first} | {as_many} | {:.1} ({:.1}) |", mean(written), mean(hidden));
     }
     Ok(())
 }
@@ -121,7 +213,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--cpu" => cpu = true,
-            "--only" => only = Some(arguments.next().ok_or("--only needs holes, cursor or ppl")?),
+            "--only" => only = Some(arguments.next().ok_or("--only needs names of sets")?),
             "--count" => count = arguments.next().ok_or("--count needs a number")?.parse()?,
             path => folder = PathBuf::from(path),
         }
@@ -139,10 +231,19 @@ async fn run() -> Result<(), Box<dyn Error>> {
     let tokenizer = Tokenizer::from_json(&files.text("tokenizer.json", 1 << 24).await?)?;
     let mut model = Model { session, tokenizer };
 
-    let wanted = |name: &str| only.as_deref().is_none_or(|only| only == name);
-    println!("| held-out set | prompt | exact | exact, healed |\n|---|---|---|---|");
-    for name in ["holes", "cursor"].into_iter().filter(|name| wanted(name)) {
-        exact(&mut model, &format!("{name}.jsonl"), count).await?;
+    let wanted = |name: &str| only.as_deref().is_none_or(|only| only.split(',').any(|only| only == name));
+    let mut sets = Vec::new();
+    for (name, what) in [("holes", "whole lines"), ("cursor", "ends of lines"), ("middle", "within a line")] {
+        if wanted(name) {
+            let holes = if name == "middle" { middles(count)? } else { entries(&format!("{name}.jsonl"), count)? };
+            sets.push((what, holes));
+        }
+    }
+    if !sets.is_empty() {
+        lines(&mut model, &sets).await?;
+    }
+    if wanted("multiline") {
+        multiline(&mut model, &entries("multiline.jsonl", count)?).await?;
     }
     if wanted("ppl") {
         let (token, bits) = model.perplexity(&entries("ppl.jsonl", count)?).await?;

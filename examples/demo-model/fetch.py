@@ -24,7 +24,7 @@ CLASSIFIERS = {
 
 
 def pinned():
-    """packages.json: {registry: {"train" | "held_out": {name: [version, licence]}}}."""
+    """packages.json: {registry: {"train" | "held_out" | "development": {name: [version, licence]}}}."""
     return json.loads((HERE / "packages.json").read_text())
 
 

@@ -1,8 +1,11 @@
 """Make the held-out evaluation files from held_out.jsonl, the same ones every time.
 
-eval/holes.jsonl   a whole random non-blank line is hidden; its line breaks stay in the contexts
-eval/cursor.jsonl  from a random character inside a line to that line's end
-eval/ppl.jsonl     snippets for perplexity
+eval/holes.jsonl      a whole random non-blank line is hidden; its line breaks stay in the contexts
+eval/cursor.jsonl     from a random character inside a line to that line's end
+eval/multiline.jsonl  two to six whole lines are hidden, the first and the last of them not blank
+eval/ppl.jsonl        snippets for perplexity
+
+With --development, the same four files from development.jsonl, in <work>/development.
 """
 
 import argparse
@@ -11,12 +14,13 @@ import random
 from collections import defaultdict
 from pathlib import Path
 
-from objective import filled_lines
+from objective import filled_lines, line_table
 from stream import line_cut
 
 HERE = Path(__file__).resolve().parent
 LEFT, RIGHT, SNIPPET = 1500, 700, 2000  # characters
-HOLES, CURSORS, SNIPPETS = 600, 300, 40
+HOLES, CURSORS, MULTILINE, SNIPPETS = 600, 300, 300, 40
+LONGEST_LINE, LONGEST_BLOCK = 160, 400  # characters of a fair question
 
 
 def files(path):
@@ -47,27 +51,45 @@ def pick(rng, packages, count):
         yield rng.choices(choices, [len(f["text"]) for f in choices])[0]
 
 
-def hole(rng, file, inside):
-    """One hole, or None where the drawn line is too long to be a fair question."""
-    text = file["text"]
+def line_hole(rng, text):
+    """(start, end) of a line, or None where the drawn one is too long."""
     start, end = rng.choice(filled_lines(text))
-    if end - start > 160:
+    return (start, end) if end - start <= LONGEST_LINE else None
+
+
+def cursor_hole(rng, text):
+    """(start, end) from inside a line to its end, or None."""
+    found = line_hole(rng, text)
+    if not found:
         return None
-    if inside:
-        start = rng.randrange(start, end)
-        if not text[start:end].strip():
-            return None
-    left, right = clip(text, start, end)
-    return {"package": file["package"], "path": file["path"], "left": left, "right": right, "answer": text[start:end]}
+    start = rng.randrange(*found)
+    return (start, found[1]) if text[start : found[1]].strip() else None
 
 
-def holes(rng, packages, count, inside):
-    """`count` different holes."""
+def multiline_hole(rng, text):
+    """(start, end) of two to six lines, or None where they are too long or begin or end with a blank one."""
+    lines, count = line_table(text), rng.randint(2, 6)
+    first = rng.randrange(len(lines))
+    chosen = lines[first : first + count]
+    start, end = chosen[0][0], chosen[-1][1]
+    ends_blank = any(not text[a:b].strip() for a, b in (chosen[0], chosen[-1]))
+    return None if len(chosen) < count or ends_blank or end - start > LONGEST_BLOCK else (start, end)
+
+
+def holes(rng, packages, count, draw):
+    """`count` different holes, drawn by `draw(rng, text)`."""
     found = {}
-    for file in pick(rng, packages, 4 * count):
-        made = hole(rng, file, inside)
-        if made and len(found) < count:
-            found.setdefault((made["path"], made["left"], made["answer"]), made)
+    for file in pick(rng, packages, 8 * count):
+        span = draw(rng, file["text"])
+        if not span:
+            continue
+        text, (start, end) = file["text"], span
+        left, right = clip(text, start, end)
+        answer = text[start:end]
+        entry = {"package": file["package"], "path": file["path"], "left": left, "right": right, "answer": answer}
+        found.setdefault((file["path"], left, answer), entry)
+        if len(found) == count:
+            break
     return list(found.values())
 
 
@@ -89,9 +111,13 @@ def write(path, entries):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=HERE / "work")
-    packages, folder = files(parser.parse_args().work / "held_out.jsonl"), HERE / "eval"
-    write(folder / "holes.jsonl", holes(random.Random(1), packages, HOLES, inside=False))
-    write(folder / "cursor.jsonl", holes(random.Random(2), packages, CURSORS, inside=True))
+    parser.add_argument("--development", action="store_true")
+    args = parser.parse_args()
+    role, folder = ("development", args.work / "development") if args.development else ("held_out", HERE / "eval")
+    packages = files(args.work / f"{role}.jsonl")
+    write(folder / "holes.jsonl", holes(random.Random(1), packages, HOLES, line_hole))
+    write(folder / "cursor.jsonl", holes(random.Random(2), packages, CURSORS, cursor_hole))
+    write(folder / "multiline.jsonl", holes(random.Random(4), packages, MULTILINE, multiline_hole))
     rng = random.Random(3)
     write(folder / "ppl.jsonl", [snippet(rng, f) for f in pick(rng, packages, SNIPPETS)])
 

@@ -5,14 +5,15 @@ Q, K and V share one weight [3d, d] here; `export_state` splits them into the pu
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-HEAD_CHUNK = 512  # positions whose logits are in memory at once
+BLOCKS = 4  # of queries in attention on a CPU
 FREQUENT = 1280  # ids below this are always among the sampled rows
 
 
@@ -38,6 +39,25 @@ def sinusoids(rows, width):
     return table
 
 
+def attend(q, k, v):
+    """Causal attention of [batch, heads, time, head_dim]; `k` and `v` may hold a past before the queries.
+
+    On a CPU torch's own kernel takes more than a third of a training step: four blocks of queries, each as
+    plain matrix products with the keys up to its end, take half as long in bfloat16.
+    """
+    batch, heads, time, size = q.shape
+    if q.device.type != "cpu" or q.dtype != torch.bfloat16 or time < BLOCKS or time != k.shape[2]:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=time > 1)
+    q, k, v = (x.reshape(batch * heads, time, size) for x in (q * size**-0.5, k, v))
+    mixed, step = [], -(-time // BLOCKS)
+    for start in range(0, time, step):
+        end = min(time, start + step)
+        hidden = torch.full((end - start, end), -1e4, dtype=q.dtype).triu(start + 1)
+        scores = torch.baddbmm(hidden.expand(batch * heads, -1, -1), q[:, start:end], k[:, :end].mT)
+        mixed.append(torch.bmm(scores.softmax(-1, dtype=q.dtype), v[:, :end]))
+    return torch.cat(mixed, dim=1).view(batch, heads, time, size)
+
+
 class Layer(nn.Module):
     """One pre-norm block; x [batch, time, d] -> the same shape."""
 
@@ -61,41 +81,63 @@ class Layer(nn.Module):
     def forward(self, x, cache=None):
         """`cache`, a list of [keys, values] so far, is extended in place when given."""
         batch, time, d = x.shape
-        qkv = self.qkv(self.self_attn_layer_norm(x)).view(batch, time, 3, self.heads, -1)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each [batch, heads, time, head_dim]
+        x = x.flatten(0, 1)
+        # Each [batch, heads, time, head_dim].
+        q, k, v = self.before(x).view(batch, time, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         if cache:
             k, v = torch.cat([cache[0], k], dim=2), torch.cat([cache[1], v], dim=2)
         if cache is not None:
             cache[:] = [k, v]
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=time > 1)
-        x = x + self.out_proj(mixed.transpose(1, 2).reshape(batch, time, d))
+        mixed = attend(q, k, v)
+        return self.after(x, mixed.transpose(1, 2).reshape(batch * time, d)).view(batch, time, d)
+
+    def before(self, x):
+        """Queries, keys and values [tokens, 3 d] of x [tokens, d]."""
+        return self.qkv(self.self_attn_layer_norm(x))
+
+    def after(self, x, mixed):
+        """What becomes of x [tokens, d] with what attention read."""
+        x = x + self.out_proj(mixed)
         return x + self.fc2(F.gelu(self.fc1(self.final_layer_norm(x))))
+
+
+def head_loss(hidden, table, offset, target, weight):
+    """(losses, gradient of hidden, gradient of table) of weight * cross entropy for some positions."""
+    logits = (hidden @ table.T).float() + offset
+    logits -= logits.amax(1, keepdim=True)
+    picked = logits.gather(1, target[:, None])[:, 0]
+    logits.exp_()
+    total = logits.sum(1)
+    losses = total.log() - picked
+    logits *= (weight / total)[:, None]
+    logits.scatter_add_(1, target[:, None], -weight[:, None])
+    logits = logits.to(hidden.dtype)
+    return losses, logits @ table, logits.T @ hidden
 
 
 class TiedLoss(torch.autograd.Function):
     """Weighted cross entropy against a tied head, a chunk of positions at a time.
 
-    The gradients are made with the loss, so that no more than HEAD_CHUNK rows of logits ever exist.
+    The gradients are made with the loss, so that no more than `rows` rows of logits ever exist.
     hidden [n, d], table [rows, d], offset [rows] (added to the logits), target [n], weight [n]
     -> (sum of weight * loss, losses [n]).
     """
 
+    rows, part = 512, staticmethod(head_loss)
+
     @staticmethod
     def forward(ctx, hidden, table, offset, target, weight):
+        device = hidden.device.type
+        kind = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else table.dtype
         grad_hidden, grad_table = torch.empty_like(hidden), torch.zeros_like(table)
         losses = torch.empty_like(weight)
-        for start in range(0, len(hidden), HEAD_CHUNK):
-            part = slice(start, start + HEAD_CHUNK)
-            logits = torch.addmm(offset, hidden[part], table.T)
-            logits -= logits.amax(1, keepdim=True)
-            picked = logits.gather(1, target[part, None])[:, 0]
-            logits.exp_()
-            total = logits.sum(1)
-            losses[part] = total.log() - picked
-            logits *= (weight[part] / total)[:, None]
-            logits.scatter_add_(1, target[part, None], -weight[part, None])
-            grad_hidden[part] = logits @ table
-            grad_table.addmm_(logits.T, hidden[part])
+        with torch.autocast(device, enabled=False):
+            hidden, table = hidden.to(kind), table.to(kind)
+            for start in range(0, len(hidden), TiedLoss.rows):
+                part = slice(start, start + TiedLoss.rows)
+                made = TiedLoss.part(hidden[part], table, offset, target[part], weight[part])
+                losses[part], grad_hidden[part] = made[:2]
+                grad_table += made[2]
         ctx.save_for_backward(grad_hidden, grad_table)
         ctx.mark_non_differentiable(losses)
         return (losses * weight).sum(), losses
@@ -162,6 +204,17 @@ class InCoder(nn.Module):
         return self.hidden(ids, caches)[:, -1] @ self.embed_tokens.weight.T
 
 
+def wrap_parts(model, head_rows, wrap):
+    """Pass everything in training that is not attention through `wrap`, which may compile it.
+
+    These parts see [tokens, width], whatever the length of a row: one compilation serves all of them, and all layers.
+    """
+    TiedLoss.rows, TiedLoss.part = head_rows, staticmethod(wrap(head_loss))
+    before, after = wrap(Layer.before), wrap(Layer.after)
+    for layer in model.layers:
+        layer.before, layer.after = partial(before, layer), partial(after, layer)
+
+
 def config(shape):
     """The published config.json fields for `shape`."""
     return {
@@ -202,6 +255,26 @@ def export(model, folder):
     (folder / "config.json").write_text(json.dumps(config(model.shape), indent=2, sort_keys=True) + "\n")
     save_file(export_state(model), folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "model.safetensors").chmod(0o644)
+
+
+def deepen(model, num_layers):
+    """A model of more layers that computes the same: each new one, after the second, fourth, ... old layer,
+    begins with projections that add nothing to the residual stream."""
+    old, new = model.layers, num_layers - len(model.layers)
+    deep = InCoder(replace(model.shape, num_layers=num_layers))
+    copied, wanted = [], deep.state_dict()
+    for index in range(len(old)):
+        copied.append(index)
+        if new > 0 and index % 2 == 1 or index == len(old) - 1:
+            count = min(new, 1) if index < len(old) - 1 else new
+            copied += [None] * count
+            new -= count
+    state = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("layers.")}
+    for target, source in enumerate(copied):
+        for name, tensor in (old[source].state_dict() if source is not None else {}).items():
+            state[f"layers.{target}.{name}"] = tensor
+    deep.load_state_dict({**wanted, **state})
+    return deep
 
 
 def load_exported(folder):

@@ -19,10 +19,14 @@ from dataclasses import dataclass
 END_OF_TEXT = "<|endoftext|>"
 END_OF_MASK = "<|endofmask|>"
 MAX_SPANS = 256
-SPAN_WEIGHT = 3.0
+SPAN_WEIGHT = 3.0  # of what has to be written in a span; the lines before the cursor in it weigh 1
 
 # How a window is masked. Shares add up to 1.
-MODES = (("plain", 0.08), ("line", 0.66), ("block", 0.08), ("tokens", 0.18))
+MODES = (("plain", 0.06), ("region", 0.56), ("line", 0.28), ("tokens", 0.10))
+LOOKBACK, WRITTEN = 8, 6  # lines of a region before the cursor, and from it on, at most
+ONE_LINE = 0.4  # share of regions of which a single line has to be written
+LINES_A_REGION = 24  # a window of so many lines has one region, of twice as many up to two, ...
+MAX_REGIONS = 4
 
 
 def sentinel(index):
@@ -104,33 +108,44 @@ def line_spans(rng, text):
     return sorted(spans)
 
 
-def block_spans(rng, text):
-    """One span from a line's start, or a cursor inside it, to the end of one of the next lines."""
-    lines = filled_lines(text)
-    if len(lines) < 6:
+def region_spans(rng, text):
+    """Spans of whole lines: one to LOOKBACK that are there already, then one to WRITTEN that are not.
+
+    The line break after the last line stays outside, and neither the line at the cursor nor the last
+    one is blank. (start, cursor, end), sorted and disjoint; none in a text of less than six lines.
+    """
+    lines = line_table(text)
+    filled = [i for i in range(1, len(lines)) if text[slice(*lines[i])].strip()]
+    if len(filled) < 5:
         return []
-    first = rng.randrange(len(lines) - 3)
-    last = min(first + rng.randint(1, 6), len(lines) - 1)
-    start, end = lines[first]
-    if rng.random() < 0.4:
-        start = rng.randrange(start, end)
-    return [(start, lines[last][1])]
+    spans = []
+    for _ in range(rng.randint(1, min(MAX_REGIONS, max(1, len(lines) // LINES_A_REGION)))):
+        at = rng.randrange(len(filled))
+        written = 1 if rng.random() < ONE_LINE else rng.randint(2, WRITTEN)
+        limit = filled[at] + written
+        last = max(i for i in filled[at : at + written] if i < limit)
+        first = max(0, filled[at] - rng.randint(1, LOOKBACK))
+        span = lines[first][0], lines[filled[at]][0], lines[last][1]
+        if all(span[2] < start or end < span[0] for start, _, end in spans):
+            spans.append(span)
+    return sorted(spans)
 
 
-def character_spans(rng, text, mode, offsets):
-    """Sorted disjoint character spans to hide, possibly none.
+def spans_of(rng, text, mode, offsets):
+    """Sorted disjoint (start, cursor, end) to hide, possibly none; what is before the cursor is given.
 
     `offsets(text)` gives the character borders of the text's tokens, for the paper's token spans.
     """
+    if mode == "region":
+        return region_spans(rng, text)
+    spans = []
     if mode == "line":
-        return line_spans(rng, text)
-    if mode == "block":
-        return block_spans(rng, text)
-    if mode == "tokens":
+        spans = line_spans(rng, text)
+    elif mode == "tokens":
         borders = offsets(text)
         spans = [(borders[a], borders[b]) for a, b in token_spans(rng, len(borders) - 1)]
-        return [s for s in spans if s[0] < s[1]] if disjoint(spans) else []
-    return []
+        spans = [s for s in spans if s[0] < s[1]] if disjoint(spans) else []
+    return [(start, start, end) for start, end in spans]
 
 
 def mask(rng, text, extension, offsets):
@@ -141,20 +156,20 @@ def mask(rng, text, extension, offsets):
     whether that one really ended there.
     """
     mode = rng.choices([m for m, _ in MODES], [w for _, w in MODES])[0]
-    spans = character_spans(rng, text, mode, offsets)
+    spans = spans_of(rng, text, mode, offsets)
     pieces = [Piece(END_OF_TEXT, 0.0, True)]
     if rng.random() < 0.5:
         pieces.append(Piece(f"<| file ext={extension} |>\n", 1.0))
     cursor = 0
-    for index, (start, end) in enumerate(spans):
+    for index, (start, _, end) in enumerate(spans):
         pieces += [Piece(text[cursor:start], 1.0), Piece(sentinel(index), 0.0, True)]
         cursor = end
     pieces.append(Piece(text[cursor:], 1.0))
     if spans and rng.random() < 0.5:
         pieces.append(Piece(sentinel(len(spans)), 0.0, True))
-    for index, (start, end) in enumerate(spans):
+    for index, (start, given, end) in enumerate(spans):
         pieces.append(Piece(sentinel(index), 0.0, True))
-        pieces.append(Piece(text[start:end], SPAN_WEIGHT))
+        pieces += [Piece(text[start:given], 1.0), Piece(text[given:end], SPAN_WEIGHT)]
         pieces.append(Piece(END_OF_MASK, SPAN_WEIGHT, True))
     return [p for p in pieces if p.text]
 

@@ -27,8 +27,9 @@ class Muon(torch.optim.Optimizer):
     otherwise piles up until attention and GELU saturate.
     """
 
-    def __init__(self, parameters, lr, momentum=0.95, decay=0.1):
+    def __init__(self, parameters, lr, kind, momentum=0.95, decay=0.1):
         super().__init__(parameters, dict(lr=lr, momentum=momentum, decay=decay))
+        self.kind = kind  # of the numbers that are orthogonalized
 
     @staticmethod
     def split(name_shape):
@@ -50,7 +51,7 @@ class Muon(torch.optim.Optimizer):
                     wide = part.mT if tall else part
                     waiting.setdefault(wide.shape, []).append((target, wide, tall))
             for entries in waiting.values():
-                done = orthogonalize(torch.stack([wide for _, wide, _ in entries]))
+                done = orthogonalize(torch.stack([wide for _, wide, _ in entries]).to(self.kind))
                 for (target, _, tall), new in zip(entries, done):
                     scale = max(1.0, target.shape[0] / target.shape[1]) ** 0.5
                     target.add_(new.mT if tall else new, alpha=-group["lr"] * scale)
@@ -59,7 +60,7 @@ class Muon(torch.optim.Optimizer):
 class Optimizers:
     """All optimizers of a model, stepped together."""
 
-    def __init__(self, model, muon_lr, embed_lr, adam_lr):
+    def __init__(self, model, muon_lr, embed_lr, adam_lr, kind=torch.bfloat16):
         matrices = [p for n, p in model.named_parameters() if n.startswith("layers.") and p.ndim == 2]
         chosen = {id(p) for p in matrices}
         table = model.embed_tokens.weight
@@ -69,7 +70,7 @@ class Optimizers:
         embedding = torch.optim.AdamW([table], lr=embed_lr, weight_decay=EMBED_DECAY, **adam)
         rest = torch.optim.AdamW(others, lr=adam_lr, weight_decay=0.0, **adam)
         self.parameters = [*matrices, table, *others]
-        self.peaks = [(Muon(matrices, muon_lr), muon_lr), (embedding, embed_lr), (rest, adam_lr)]
+        self.peaks = [(Muon(matrices, muon_lr, kind), muon_lr), (embedding, embed_lr), (rest, adam_lr)]
 
     def step(self, factor, clip):
         """One update at `factor` of the peak rates; returns the gradient's norm before clipping."""
@@ -79,7 +80,7 @@ class Optimizers:
                 group["lr"] = peak * factor
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        return float(norm)
+        return norm
 
     def state_dict(self):
         return [optimizer.state_dict() for optimizer, _ in self.peaks]

@@ -24,7 +24,7 @@ class Dimensions:
     """Which dimensions of the residual stream hold what at the start."""
 
     def __init__(self, width, head_width):
-        half, fast, slow = width // 2, head_width // 2, width // 8
+        half, fast, slow = width // 2, head_width // 2, min(width // 8, head_width)
         self.fast = [*range(fast), *range(half, half + fast)]  # places, to one token; no token adds to them
         self.own = list(range(half - slow, half))  # the token itself: positions are still here
         self.before = list(range(width - slow, width))  # the token before, once layer 0 has run

@@ -1,12 +1,13 @@
 """An endless, resumable stream of training rows: windows of source files, masked and packed.
 
-Files are cut into stretches of a few thousand characters at line borders, and the stretches are
-shuffled once. Many stretches are open at a time; each window is the next one of an open stretch drawn
+Files are cut into stretches of a few thousand characters at line borders, and the stretches of each
+language are shuffled once. Many stretches are open at a time; each window is the next one of an open stretch drawn
 by chance (so that neighbouring windows land in batches far apart), becomes one masked document, and
 documents are packed until a row is full.
 """
 
 import json
+import lzma
 import random
 
 import numpy as np
@@ -16,6 +17,7 @@ from objective import END_OF_TEXT, Piece, mask
 
 STRETCH = 6000  # characters
 WHOLE_ROWS = 0.75  # share of documents that get all the room of their row: context is what is learned late
+PYTHON = 0.7  # share of stretches that are Python; the rest is JavaScript and TypeScript
 OPEN = 2048  # stretches being read at a time
 CHARACTERS_A_TOKEN = 3.5  # a guess to size windows with; what is too long is cut again
 SMALLEST_ROOM = 64  # tokens; a smaller rest of a row is filled with unmasked text
@@ -30,19 +32,21 @@ def line_cut(text, start, length):
 
 
 def stretches(corpus):
-    """(text, extension, ends_file) of every stretch of train.jsonl, in one fixed shuffled order."""
-    result = []
-    for line in open(corpus):
-        file = json.loads(line)
-        text, extension, start = file["text"], "." + file["path"].rsplit(".", 1)[1], 0
-        while start < len(text):
-            end = line_cut(text, start, STRETCH)
-            if len(text) - end < STRETCH // 4:
-                end = len(text)
-            result.append((text[start:end], extension, end == len(text)))
-            start = end
-    random.Random(20261123).shuffle(result)
-    return result
+    """(Python, others): (text, extension, ends_file) of every stretch of train.jsonl or .xz, in a fixed shuffled order."""
+    python, others = [], []
+    with lzma.open(corpus, "rt") if corpus.suffix == ".xz" else open(corpus) as lines:
+        for line in lines:
+            file = json.loads(line)
+            text, extension, start = file["text"], "." + file["path"].rsplit(".", 1)[1], 0
+            while start < len(text):
+                end = line_cut(text, start, STRETCH)
+                if len(text) - end < STRETCH // 4:
+                    end = len(text)
+                (python if extension == ".py" else others).append((text[start:end], extension, end == len(text)))
+                start = end
+    for part in (python, others):
+        random.Random(20261123).shuffle(part)
+    return python, others
 
 
 class Encoder:
@@ -75,36 +79,47 @@ class Encoder:
 class Stream:
     """Rows of ids and loss weights. `state` and `restore` make it resumable to the row."""
 
-    def __init__(self, corpus, tokenizer, seed=1):
-        self.stretches = stretches(corpus)
+    def __init__(self, stretches, tokenizer, seed=1):
+        self.stretches = stretches  # as `stretches` returns them, or a part
         self.encoder = Encoder(tokenizer)
         self.rng = random.Random(seed)
-        self.taken = 0  # stretches taken so far, over all epochs
-        self.cursors = {}  # open slot -> (stretch, offset)
+        self.taken = [0, 0]  # stretches of Python and of the others taken so far, over all epochs
+        self.cursors = {}  # open slot -> (language, stretch, offset)
 
     def state(self):
-        return {"rng": self.rng.getstate(), "taken": self.taken, "cursors": dict(self.cursors)}
+        return {"rng": self.rng.getstate(), "taken": list(self.taken), "cursors": dict(self.cursors), "sizes": self.sizes()}
 
     def restore(self, state):
+        """Go on from `state`; after the corpus has changed, from its beginning."""
         self.rng.setstate(state["rng"])
-        self.taken, self.cursors = state["taken"], dict(state["cursors"])
+        if state["sizes"] == self.sizes():
+            self.taken, self.cursors = list(state["taken"]), dict(state["cursors"])
+
+    def sizes(self):
+        return [len(part) for part in self.stretches]
 
     def epochs(self):
-        """How often the corpus has been gone through."""
-        return self.taken / len(self.stretches)
+        """How often Python and the other languages have been gone through."""
+        return [taken / max(1, len(part)) for taken, part in zip(self.taken, self.stretches)]
+
+    def opened(self):
+        """(language, stretch, 0) of a stretch that is next in its language."""
+        language = 0 if self.rng.random() < PYTHON else 1
+        if not self.stretches[language]:
+            language = 1 - language
+        index = self.taken[language] % len(self.stretches[language])
+        self.taken[language] += 1
+        return language, index, 0
 
     def window(self, characters):
         """(text, extension, ends_file) of the next window, of at most `characters`."""
         slot = self.rng.randrange(OPEN)
-        index, start = self.cursors.get(slot, (None, 0))
-        if index is None:
-            index, start = self.taken % len(self.stretches), 0
-            self.taken += 1
-        text, extension, ends_file = self.stretches[index]
+        language, index, start = self.cursors.get(slot) or self.opened()
+        text, extension, ends_file = self.stretches[language][index]
         end = line_cut(text, start, characters)
         if len(text) - end < 120:
             end = len(text)
-        self.cursors[slot] = (index, end) if end < len(text) else (None, 0)
+        self.cursors[slot] = (language, index, end) if end < len(text) else None
         return text[start:end], extension, ends_file and end == len(text)
 
     def document(self, room):

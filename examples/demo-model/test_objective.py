@@ -76,6 +76,34 @@ class Objective(unittest.TestCase):
                 whole += (start == 0 or text[start - 1] == "\n") and (end == len(text) or text[end] == "\n")
         self.assertGreater(whole, 500)
 
+    def test_regions_are_lines_given_and_lines_to_write(self):
+        given, written = Counter(), Counter()
+        for rng, text in windows(3000, seed=6):
+            spans = objective.region_spans(rng, text)
+            self.assertTrue(objective.disjoint([(start, end) for start, _, end in spans]))
+            for start, cursor, end in spans:
+                for border in (start, cursor):
+                    self.assertTrue(border == 0 or text[border - 1] == "\n")
+                self.assertTrue(end == len(text) or text[end] == "\n")
+                self.assertTrue(text[cursor:end].split("\n")[0].strip() and text[:end].split("\n")[-1].strip())
+                given[text.count("\n", start, cursor)] += 1
+                written[text.count("\n", cursor, end) + 1] += 1
+        self.assertEqual((sorted(given), sorted(written)), (list(range(1, 9)), list(range(1, 7))))
+        self.assertAlmostEqual(written[1] / written.total(), objective.ONE_LINE, delta=0.15)
+
+    def test_most_of_what_is_masked_are_regions(self):
+        shares = dict(objective.MODES)
+        self.assertAlmostEqual(sum(shares.values()), 1.0)
+        self.assertGreaterEqual(shares["region"] / (1 - shares["plain"]), 0.5)
+
+    def test_given_lines_weigh_as_much_as_the_text_around(self):
+        for rng, text in windows(500, seed=7):
+            pieces = mask(rng, text, ".py", word_borders)
+            weights = {p.weight for p in pieces if not p.special}
+            self.assertLessEqual(weights, {1.0, objective.SPAN_WEIGHT})
+            after = next((i for i, p in enumerate(pieces) if p.text == END_OF_MASK), 0)
+            self.assertTrue(after == 0 or pieces[after - 1].weight == objective.SPAN_WEIGHT)
+
     def test_token_spans_are_disjoint_and_follow_poisson(self):
         rng, counts = random.Random(5), Counter()
         for _ in range(5000):

@@ -35,13 +35,19 @@ struct Sum {
 }
 
 async fn fill(session: &mut Session, tokenizer: &Tokenizer, hole: &Hole, lookup: Lookup) -> incoder::Result<Infilling> {
-    let options = InfillOptions { max_new_tokens: LONGEST, sampling: Sampling::greedy(), lookup, ..Default::default() };
+    let options = InfillOptions {
+        max_new_tokens: LONGEST,
+        look_back: Some(0),
+        sampling: Sampling::greedy(),
+        lookup,
+        ..Default::default()
+    };
     infill(session, tokenizer, &[hole.left.clone(), hole.right.clone()], &options, &mut |_| ()).await
 }
 
 /// Whether at least half of the new tokens stand behind the same two tokens earlier, too.
 fn repeats(tokenizer: &Tokenizer, hole: &Hole, new: &[u32]) -> incoder::Result<bool> {
-    let encoded = |text: &str| tokenizer.encode_with(text, Sentinels::Allow, false);
+    let encoded = |text: &str| tokenizer.encode_with(text, Sentinels::Parse, false);
     let context = [encoded(&hole.right)?, encoded(&hole.left)?, new.to_vec()].concat();
     let earlier = context.len() - new.len();
     let again = (earlier..context.len()).filter(|&at| {

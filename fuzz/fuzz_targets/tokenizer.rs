@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
     if let Ok(tokenizer) = Tokenizer::from_json(text) {
-        if let Ok(ids) = tokenizer.encode("def f(x):\n    return <|mask:0|>", Sentinels::Allow) {
+        if let Ok(ids) = tokenizer.encode("def f(x):\n    return <|mask:0|>", Sentinels::Parse) {
             let _ = tokenizer.decode(&ids, false);
         }
     }

@@ -90,6 +90,8 @@ pub struct Generate {
     #[command(flatten)]
     pub prompt: Prompt,
     #[command(flatten)]
+    pub shown: Shown,
+    #[command(flatten)]
     pub decoding: Decoding,
     /// At most this many new tokens; -1: until the model ends the text or the context is full
     #[arg(short = 'n', long, visible_aliases = ["predict", "n-predict"], value_name = "N", default_value = "128", value_parser = new_tokens, allow_negative_numbers = true)]
@@ -147,6 +149,24 @@ pub struct Infill {
     #[arg(long, requires = "document", conflicts_with = "json")]
     pub diff: bool,
     #[command(flatten)]
+    pub shown: Shown,
+    /// Put the last LINES lines before the cursor into the hole, as its beginning; 0 is the published form of the prompt
+    ///
+    /// The model then goes on from its nearest context, and finds more. The hole begins at a line whose number is a multiple
+    /// of LINES, between LINES and twice as many lines before the cursor. Left out: 8 for one hole, 0 for several and with
+    /// --parts.
+    #[arg(long, value_name = "LINES")]
+    pub lookback: Option<usize>,
+    /// Fill no more than the rest of the line
+    #[arg(long, conflicts_with = "whole_region")]
+    pub single_line: bool,
+    /// End a hole only where the model ends it, also where --lookback is in use
+    ///
+    /// With look-back a hole also ends before a line that repeats the text behind it, or that is indented less than the line
+    /// of the cursor: the model often writes on past the hole.
+    #[arg(long)]
+    pub whole_region: bool,
+    #[command(flatten)]
     pub decoding: Decoding,
     /// At most this many new tokens in a hole; -1: until the model ends it or the context is full
     #[arg(short = 'n', long, visible_aliases = ["predict", "n-predict"], value_name = "N", default_value = "128", value_parser = new_tokens, allow_negative_numbers = true)]
@@ -186,9 +206,8 @@ pub struct Score {
     /// Also the K likeliest next tokens after every token
     #[arg(long, value_name = "K", default_value_t = 0)]
     pub top_logprobs: usize,
-    /// Take mask sentinels in the text as sentinels
-    #[arg(long)]
-    pub allow_sentinels: bool,
+    #[command(flatten)]
+    pub shown: Shown,
 }
 
 #[derive(Debug, Args)]
@@ -397,7 +416,7 @@ pub enum Table {
 
 #[derive(Debug, Subcommand)]
 pub enum Models {
-    #[command(visible_alias = "download")]
+    #[command(alias = "download")]
     /// Download models, or bring them up to date, and print their folders
     Pull {
         /// org/name[@revision], for example facebook/incoder-1B
@@ -407,10 +426,10 @@ pub enum Models {
     /// List the models in the cache that this program can run, and their unfinished downloads
     ///
     /// The cache may hold others, of other programs: only those whose config.json has the model_type xglm are listed.
-    #[command(visible_alias = "list")]
+    #[command(alias = "list")]
     Ls,
     /// Remove a model from the cache, or one revision of it
-    #[command(visible_alias = "remove")]
+    #[command(alias = "remove")]
     Rm {
         /// org/name, or org/name@revision for one revision
         #[arg(value_name = "MODEL", value_parser = ModelName::parse, add = ArgValueCompleter::new(crate::complete::cached_models))]
@@ -511,6 +530,65 @@ pub struct Prompt {
     pub ids: Option<Ids>,
 }
 
+/// What the model is shown of a text.
+#[derive(Debug, Args)]
+pub struct Shown {
+    /// What to do with a text that is longer than the context window
+    #[arg(long = "context", value_name = "WHEN", value_enum, default_value_t)]
+    pub overflow: Overflow,
+    /// What text is that spells a special token of the model, such as <|mask:0|> or <s>
+    #[arg(long, value_name = "AS", value_enum, default_value_t)]
+    sentinels: Sentinels,
+    /// The former name of --sentinels parse
+    #[arg(long, hide = true, conflicts_with = "sentinels")]
+    allow_sentinels: bool,
+}
+
+impl Shown {
+    pub fn sentinels(&self) -> incoder::Sentinels {
+        if self.allow_sentinels { incoder::Sentinels::Parse } else { self.sentinels.into() }
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Overflow {
+    /// Use the text around the hole, or the end of a prompt
+    #[default]
+    Window,
+    /// Refuse it
+    Error,
+}
+
+impl From<Overflow> for incoder::Overflow {
+    fn from(overflow: Overflow) -> Self {
+        match overflow {
+            Overflow::Window => Self::Window,
+            Overflow::Error => Self::Error,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Sentinels {
+    /// Text like any other
+    #[default]
+    Literal,
+    /// An error that says where it stands
+    Refuse,
+    /// The special token itself; the model may generate special tokens, too
+    Parse,
+}
+
+impl From<Sentinels> for incoder::Sentinels {
+    fn from(sentinels: Sentinels) -> Self {
+        match sentinels {
+            Sentinels::Literal => Self::Literal,
+            Sentinels::Refuse => Self::Refuse,
+            Sentinels::Parse => Self::Parse,
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 pub struct Decoding {
     /// Temperature; 0 takes the likeliest token always
@@ -531,9 +609,6 @@ pub struct Decoding {
     /// The same seed gives the same text on the same GPU (left out, or -1: a new one every time)
     #[arg(short, long, value_parser = seed, allow_negative_numbers = true)]
     seed: Option<Seed>,
-    /// Take mask sentinels in the text as sentinels, and let them be generated
-    #[arg(long)]
-    pub allow_sentinels: bool,
     /// Do not complete the token that the cursor is in
     #[arg(long)]
     pub no_heal: bool,

@@ -38,7 +38,7 @@ pub fn read_all(args: &cli::Infill) -> Result<Vec<Document>> {
         }
         let (left, right) = (input::read_text(prefix)?, input::read_text(suffix)?);
         let ends = LineEnds::of(&format!("{left}{right}"));
-        let parts = vec![ends.to_model(&left), ends.to_model(&right)];
+        let parts = vec![ends.to_model(&left).into_owned(), ends.to_model(&right).into_owned()];
         let names = [prefix, suffix].map(|path| input::name_of(path));
         return Ok(vec![Document::of_parts(names.join(" and "), names.to_vec(), parts, ends)]);
     }
@@ -69,7 +69,7 @@ impl Document {
         let (text, name) = (input::read(&path)?, input::name_of(&path));
         let ends = LineEnds::of(&text.body);
         let body = ends.to_model(&text.body);
-        let marker = ends.to_model(&args.marker);
+        let marker = ends.to_model(&args.marker).into_owned();
         let positions: Vec<Position> = args.at.iter().copied().chain(place).collect();
         let (parts, marker) = match &positions[..] {
             [] => (split::at_markers(&body, &marker, &name)?, Some(marker)),
@@ -92,7 +92,7 @@ impl Document {
         for (i, part) in self.parts.iter().enumerate() {
             let Some(FoundSentinel { id, at, .. }) = tokenizer.find_sentinel(part) else { continue };
             let sentinel = String::from_utf8_lossy(tokenizer.token_bytes(id).unwrap_or_default()).into_owned();
-            let advice = "take it out, or give --allow-sentinels to have it taken as one";
+            let advice = "take it out, or give --sentinels literal";
             let where_it_is = if self.file.is_some() {
                 let (line, column) = self.place(i, at);
                 format!("{}:{line}:{column}:", self.name)
@@ -116,9 +116,9 @@ impl Document {
         const MOST: usize = 10;
         self.marker.as_ref()?;
         let holes = self.parts.len() - 1;
-        let mut lines: Vec<String> = (0..holes).map(|i| self.place(i, self.parts[i].len()).0.to_string()).collect();
-        let more = lines.len().saturating_sub(MOST);
-        lines.truncate(MOST);
+        let more = holes.saturating_sub(MOST);
+        let line = |i: usize| self.place(i, self.parts[i].len()).0.to_string();
+        let mut lines: Vec<String> = (0..holes.min(MOST)).map(line).collect();
         let last = if more > 0 {
             Some(format!("{more} more"))
         } else if holes > 1 {
@@ -131,18 +131,26 @@ impl Document {
         Some(format!("{}: {}, at {word} {}{and}", self.name, report::count(holes, "hole"), lines.join(", ")))
     }
 
-    /// The result as the file is to hold it: with its line ends and its byte-order mark.
-    pub fn in_file_form(&self, mut filled: Infilling) -> Infilling {
-        let mark = self.mark();
-        for (i, part) in filled.parts.iter_mut().enumerate() {
-            *part = if i == 0 { format!("{mark}{}", self.ends.to_file(part)) } else { self.ends.to_file(part) };
+    /// Lines of the text, with the one after the last line break.
+    pub fn lines(&self) -> usize {
+        let breaks = |part: &String| part.bytes().filter(|&byte| byte == b'\n').count();
+        1 + self.parts.iter().map(breaks).sum::<usize>()
+    }
+
+    /// Gives the parts and the results the form that the file has: with its line ends and its byte-order mark.
+    pub fn to_file_form(&mut self, made: &mut [Infilling]) {
+        let (mark, ends) = (self.mark(), self.ends);
+        for infill in made.iter_mut().flat_map(|made| made.infills.iter_mut().chain(&mut made.alternatives)) {
+            infill.text = ends.to_file(&whole_characters(&infill.text)).into_owned();
         }
-        for infill in &mut filled.infills {
-            infill.text = self.ends.to_file(&whole_characters(&infill.text));
+        for part in &mut self.parts {
+            if let Cow::Owned(changed) = ends.to_file(part) {
+                *part = changed;
+            }
         }
-        let fills = filled.infills.iter().map(|infill| infill.text.as_str()).chain([""]);
-        filled.text = filled.parts.iter().zip(fills).flat_map(|(part, fill)| [part.as_str(), fill]).collect();
-        filled
+        if let Some(first) = self.parts.first_mut() {
+            first.insert_str(0, mark);
+        }
     }
 
     /// What stands before the text in the file.
@@ -153,7 +161,7 @@ impl Document {
     /// A unified diff from the file to the result.
     pub fn diff(&self, filled: &Infilling) -> String {
         match &self.file {
-            Some((path, text)) => write_back::diff(path, &text.with_mark(&text.body), &filled.text),
+            Some((path, text)) => write_back::diff(path, &text.with_mark(&text.body), &filled.text(&self.parts, "")),
             None => String::new(),
         }
     }
@@ -162,7 +170,7 @@ impl Document {
     pub fn write(&self, filled: &Infilling) -> Result<()> {
         match (&self.target, &self.file) {
             (Some(target), Some((_, text))) => {
-                target.replace(text.with_mark(&text.body).as_bytes(), filled.text.as_bytes())
+                target.replace(text.with_mark(&text.body).as_bytes(), filled.text(&self.parts, "").as_bytes())
             }
             _ => Ok(()),
         }

@@ -67,8 +67,14 @@ impl From<incoder::Error> for Failure {
             E::Cancelled => return Self::interrupted("stopped before the first token"),
             _ => RUNTIME,
         };
-        // The crate speaks of its option; here it has a flag's name.
-        let message = error.to_string().replace("allow sentinels", "give --allow-sentinels");
+        // The crate speaks of numbers and options; here they have flags.
+        let message = match &error {
+            E::Context { trained, .. } => format!(
+                "{error}; -c makes it larger (the model was trained with {trained}), and --context window uses the part of a \
+                 text that fits"
+            ),
+            _ => error.to_string().replace("have it taken as literal text", "give --sentinels literal"),
+        };
         Self { code, message }
     }
 }
@@ -90,7 +96,7 @@ mod tests {
         assert_eq!(code(incoder::Error::Limit { what: String::new(), need: 2, have: 1 }), NO_GPU);
         assert_eq!(code(incoder::Error::Config { problem: String::new() }), MODEL);
         assert_eq!(code(incoder::Error::tensor("a", "b")), MODEL);
-        assert_eq!(code(incoder::Error::Context { need: 2, have: 1 }), USAGE);
+        assert_eq!(code(incoder::Error::Context { need: 2, have: 1, trained: 1 }), USAGE);
         assert_eq!(code(incoder::Error::DeviceLost { reason: String::new() }), RUNTIME);
     }
 }

@@ -1,7 +1,7 @@
 //! The JSON forms that scripts rely on. README documents them; the tests in tests/ hold them.
 
 use crate::failure::{Failure, Result};
-use incoder::{Candidate, FinishReason, Generation, Infill, Infilling, Timings};
+use incoder::{Candidate, FinishReason, Generation, Infill, Infilling, Timings, Window};
 use serde::Serialize;
 use std::path::Path;
 
@@ -42,48 +42,54 @@ pub fn generation(generation: &Generation) -> Result<String> {
         #[serde(flatten)]
         text: Text<'a>,
         prompt_tokens: usize,
+        window: &'a [Window],
         timings: &'a Timings,
     }
     #[derive(Serialize)]
     struct Several<'a> {
         candidates: Vec<Text<'a>>,
         prompt_tokens: usize,
+        window: &'a [Window],
         timings: &'a Timings,
     }
-    let Generation { candidates, prompt_tokens, timings, .. } = generation;
-    let prompt_tokens = *prompt_tokens;
+    let Generation { candidates, prompt_tokens, window, timings, .. } = generation;
+    let (prompt_tokens, window) = (*prompt_tokens, window.as_slice());
     match &candidates[..] {
-        [one] => line(&One { text: one.into(), prompt_tokens, timings }),
-        several => line(&Several { candidates: several.iter().map(Text::from).collect(), prompt_tokens, timings }),
+        [one] => line(&One { text: one.into(), prompt_tokens, window, timings }),
+        several => {
+            line(&Several { candidates: several.iter().map(Text::from).collect(), prompt_tokens, window, timings })
+        }
     }
 }
 
 /// `incoder infill --json`: the first of the candidates as a whole, and all of them under "candidates" when there are several.
 /// `file` is the document's, when there are several of these.
-pub fn infilling(made: &[Infilling], file: Option<&Path>) -> Result<String> {
+pub fn infilling(parts: &[String], made: &[Infilling], file: Option<&Path>) -> Result<String> {
     #[derive(Serialize)]
     struct Filled<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         file: Option<std::borrow::Cow<'a, str>>,
-        text: &'a str,
+        text: String,
         parts: &'a [String],
         infills: Vec<Text<'a>>,
         #[serde(skip_serializing_if = "Vec::is_empty")]
         candidates: Vec<Text<'a>>,
         retries_attempted: usize,
         complete: bool,
+        window: &'a [Window],
         timings: &'a Timings,
     }
     let Some(first) = made.first() else { return Ok(String::new()) };
     let several = if made.len() > 1 { made } else { &[] };
     line(&Filled {
         file: file.map(Path::to_string_lossy),
-        text: &first.text,
-        parts: &first.parts,
+        text: first.text(parts, ""),
+        parts,
         infills: first.infills.iter().map(Text::from).collect(),
         candidates: several.iter().flat_map(|made| made.infills.first()).map(Text::from).collect(),
         retries_attempted: first.retries_attempted,
         complete: first.complete,
+        window: &first.windows,
         timings: &first.timings,
     })
 }

@@ -154,10 +154,11 @@ fn text_that_is_not_utf8() {
 #[test]
 fn sentinels_in_the_users_own_text() {
     let model = Model::tiny();
-    let line = model.run("generate", &["-p", "a <|mask:0|> b"]).refused(USAGE);
-    assert_says(&line, &["<|mask:0|>", "1:3:", "--allow-sentinels"]);
-    let line = run_with_stdin(&model.args("infill", &["-"]), b"a <|endofmask|> <infill>").refused(USAGE);
-    assert_says(&line, &["<|endofmask|>", "--allow-sentinels"]);
+    let line = model.run("generate", &["-p", "a <|mask:0|> b", "--sentinels", "refuse"]).refused(USAGE);
+    assert_says(&line, &["<|mask:0|>", "line 1, column 3", "--sentinels literal"]);
+    let args = model.args("infill", &["-", "--sentinels", "refuse"]);
+    let line = run_with_stdin(&args, b"a <|endofmask|> <infill>").refused(USAGE);
+    assert_says(&line, &["<|endofmask|>", "--sentinels literal"]);
 }
 
 #[test]

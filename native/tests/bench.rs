@@ -66,8 +66,17 @@ fn json_has_the_documented_keys() {
         (&got["parameters"], &got["context_tokens"], &got["limit"]),
         (&132_864.into(), &2048.into(), &Value::Null)
     );
-    let names =
-        ["prefill", "first_token", "decode", "decode", "prefill_decode", "infill", "infill_typed", "infill_begun"];
+    let names = [
+        "prefill",
+        "first_token",
+        "decode",
+        "decode",
+        "prefill_decode",
+        "infill",
+        "infill_typed",
+        "infill_begun",
+        "infill_line",
+    ];
     assert_eq!(tests(&got), names);
     for row in got["rows"].as_array().unwrap() {
         assert_names(row, &ROW_KEYS);
@@ -125,7 +134,13 @@ fn what_does_not_fit_is_left_out_and_said() {
     let left_out: Vec<&str> = got["left_out"].as_array().unwrap().iter().map(|l| l["row"].as_str().unwrap()).collect();
     assert_eq!(
         left_out,
-        ["decode 2 at 39", "infill 256 _ 128, 32 new", "infill, a token typed", "infill, a token typed in it"]
+        [
+            "decode 2 at 39",
+            "infill 256 _ 128, 32 new",
+            "infill, a token typed",
+            "infill, a token typed in it",
+            "infill, a line typed in it"
+        ]
     );
     assert_eq!((&got["left_out"][0]["need_tokens"], &got["left_out"][0]["have_tokens"]), (&41.into(), &40.into()));
 

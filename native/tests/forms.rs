@@ -24,10 +24,22 @@ fn generate_gives_the_reference_tokens() {
     let expected = oracle_json("tiny-a/expected.fp32.json");
     for sequence in expected["sequences"].as_array().unwrap().iter().take(4) {
         let prompt = ids(&sequence["ids"]);
-        let flags =
-            ["--ids", &prompt, "-n", "24", "--temp", "0", "--ignore-eos", "--allow-sentinels", "--kv", "f32", "--json"];
+        let flags = [
+            "--ids",
+            &prompt,
+            "-n",
+            "24",
+            "--temp",
+            "0",
+            "--ignore-eos",
+            "--sentinels",
+            "parse",
+            "--kv",
+            "f32",
+            "--json",
+        ];
         let got = model.run("generate", &flags).json();
-        assert_names(&got, &["text", "ids", "finish_reason", "prompt_tokens", "timings"]);
+        assert_names(&got, &["text", "ids", "finish_reason", "prompt_tokens", "window", "timings"]);
         assert_names(&got["timings"], &TIMINGS);
         assert_eq!(got["ids"], sequence["greedy24"]);
         assert_eq!(got["finish_reason"], "length");
@@ -40,7 +52,7 @@ fn generate_tokenizes_text_and_gives_candidates() {
     let model = Model::tiny();
     let flags = ["-p", "def f(x):", "-n", "5", "--n", "3", "--temp", "1", "-s", "7", "--json"];
     let got = model.run("generate", &flags).json();
-    assert_names(&got, &["candidates", "prompt_tokens", "timings"]);
+    assert_names(&got, &["candidates", "prompt_tokens", "window", "timings"]);
     assert_eq!(got["candidates"].as_array().unwrap().len(), 3);
     for candidate in got["candidates"].as_array().unwrap() {
         assert_names(candidate, &["text", "ids", "finish_reason"]);
@@ -69,12 +81,12 @@ fn infill_gives_the_published_result() {
         let parts = format!("{}/parts.json", model.path());
         let (n, retries) = (case["max_to_generate"].to_string(), case["max_retries"].to_string());
         let mut flags = vec!["--parts", &parts, "-n", &n, "--temp", "0", "--retries", &retries];
-        flags.extend(["--allow-sentinels", "--no-heal", "--kv", "f32", "--json"]);
+        flags.extend(["--sentinels", "parse", "--no-heal", "--kv", "f32", "--json"]);
         if case["extra_sentinel"] == false {
             flags.push("--no-extra-sentinel");
         }
         let got = model.run("infill", &flags).json();
-        assert_names(&got, &["text", "parts", "infills", "retries_attempted", "complete", "timings"]);
+        assert_names(&got, &["text", "parts", "infills", "retries_attempted", "complete", "window", "timings"]);
         assert_names(&got["timings"], &TIMINGS);
         let result = &case["result"];
         assert_eq!(got["parts"], case["parts"]);
@@ -104,7 +116,7 @@ fn score_gives_the_reference_log_probabilities() {
         }
         let prompt = ids(&sequence["ids"]);
         let got = model.run("score", &["--ids", &prompt, "--top-logprobs", "5", "--kv", "f32", "--json"]).json();
-        assert_names(&got, &["ids", "logprobs", "top", "sum", "mean"]);
+        assert_names(&got, &["ids", "logprobs", "top", "sum", "mean", "windows"]);
         assert_eq!(got["ids"], sequence["ids"]);
         assert_eq!(got["logprobs"][0], Value::Null);
         assert_eq!((got["logprobs"].as_array().unwrap().len(), got["top"].as_array().unwrap().len()), (length, length));
@@ -117,7 +129,7 @@ fn score_gives_the_reference_log_probabilities() {
         }
     }
     let alone = model.run("score", &["--ids", "2", "--json"]).json();
-    assert_eq!(alone, json!({"ids": [2], "logprobs": [null], "top": [[]], "sum": null, "mean": null}));
+    assert_eq!(alone, json!({"ids": [2], "logprobs": [null], "top": [[]], "sum": null, "mean": null, "windows": 1}));
 }
 
 #[test]

@@ -360,6 +360,16 @@ fn refusals_say_what_to_do() {
         assert_says(&home.run(&PULL).refused(code), &words);
         home.assert_no_weights();
     }
+    // A revision that is not there is not a model that is not there.
+    let home = Home::new();
+    home.hub.fault("/revision/nosuch", usize::MAX, Fault::Status(404, None));
+    let line = home.run(&["models", "pull", "org/tiny@nosuch"]).refused(MODEL);
+    assert_says(&line, &["org/tiny is at", "has no revision nosuch"]);
+    // A mistyped folder is looked for on the hub, and that is said.
+    let home = Home::new();
+    let line =
+        home.run_with("HF_ENDPOINT", "http://127.0.0.1:9", &["generate", "-m", "nonexist", "-p", "x"]).refused(RUNTIME);
+    assert_says(&line, &["there is no folder nonexist here"]);
     let home = Home::new();
     home.hub.fault("/api/", 1, Fault::WebPage);
     assert_says(&home.run(&PULL).refused(RUNTIME), &["a web page came"]);

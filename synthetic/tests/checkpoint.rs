@@ -107,7 +107,7 @@ fn texts_come_back() {
         assert_eq!(tokenizer.vocab_size(), size);
         let ids = tokenizer.encode(text, Sentinels::Refuse).unwrap();
         assert_eq!(tokenizer.decode(&ids, true).unwrap(), text);
-        let sentinel = tokenizer.encode_with("<|mask:1|><|endofmask|>", Sentinels::Allow, false).unwrap();
+        let sentinel = tokenizer.encode_with("<|mask:1|><|endofmask|>", Sentinels::Parse, false).unwrap();
         assert_eq!(sentinel, [tokenizer.mask(1).unwrap(), tokenizer.end_of_mask().unwrap()]);
     }
     assert!(matches!(tokenizer_json(279), Err(Error::Argument(_))));

@@ -51,7 +51,7 @@ test('the demo model is measured, shown as a table and as JSON', async (t) => {
   const shown = await page.$$eval('#bench-table tbody tr', (lines) => lines.map((line) => [...line.cells].map((cell) => cell.textContent)));
   assert.deepEqual(
     shown.map(([label]) => label),
-    ['prefill 16', 'first token after 16', 'decode 4 at 0', 'decode 4 at 24', 'infill 256 _ 128, 32 new', 'infill, a token typed', 'infill, a token typed in it'],
+    ['prefill 16', 'first token after 16', 'decode 4 at 0', 'decode 4 at 24', 'infill 256 _ 128, 32 new', 'infill, a token typed', 'infill, a token typed in it', 'infill, a line typed in it'],
   );
   assert.deepEqual(rows.map(({ label }) => label), shown.map(([label]) => label));
   assert.deepEqual(left, [{ row: 'decode 4 at 2044', need_tokens: 2049, have_tokens: 2048 }]);

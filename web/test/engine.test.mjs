@@ -316,9 +316,9 @@ test('a prompt that begins like the last one is not computed again', async () =>
 });
 
 test('what is typed into a hole costs its own tokens, and the text goes on from it', async () => {
-  const { empty, typed, three, trimmed, refused, noText, noTime } = await run(async () => {
+  const { empty, typed, three, cut, refused, noText, noTime } = await run(async () => {
     const [prefix, suffix] = [`${'abc = 1\n'.repeat(20)}x = `, `\n${'def = 2\n'.repeat(20)}`];
-    const options = { maxTokens: 4, temperature: 0 };
+    const options = { maxTokens: 4, temperature: 0, lookback: 0 };
     const empty = await model.infill({ prefix, suffix }, options);
     const typed = await model.infill({ prefix, begun: 'foo(ba', suffix }, options);
     const small = await load('tiny-a', { contextLength: 128 });
@@ -326,9 +326,9 @@ test('what is typed into a hole costs its own tokens, and the text goes on from 
       empty,
       typed,
       three: await model.infill({ prefix, begun: 'foo(ba', suffix }, { ...options, temperature: 1, candidates: 3 }),
-      trimmed: await small.infill({ prefix, begun: 'foo(ba', suffix }, { ...options, onOverflow: 'trim' }),
-      refused: await outcome(model.infill({ prefix, begun: '<|mask:0|>', suffix })),
-      noText: await outcome(model.infill({ prefix, begun: 5, suffix }, { onOverflow: 'trim' })),
+      cut: await small.infill({ prefix, begun: 'foo(ba', suffix }, options),
+      refused: await outcome(model.infill({ prefix, begun: '<|mask:0|>', suffix }, { specialTokens: 'reject' })),
+      noText: await outcome(model.infill({ prefix, begun: 5, suffix })),
       noTime: await model.infill({ prefix, begun: 'foo(ba', suffix }, { ...options, maxTimeMs: 0 }),
     };
     await small.dispose();
@@ -336,58 +336,86 @@ test('what is typed into a hole costs its own tokens, and the text goes on from 
   });
   assert.ok(typed.promptTokens > empty.promptTokens);
   assert.ok(typed.promptTokens - typed.cachedTokens <= 7, `${typed.cachedTokens} of ${typed.promptTokens}`);
-  for (const { text, parts, infills } of [typed, three, ...three.alternatives, trimmed, noTime]) {
+  for (const { text, parts, infills } of [typed, three, ...three.alternatives, cut, noTime]) {
     assert.equal(text, `${parts[0]}foo(ba${infills[0].text}${parts[1]}`);
   }
-  assert.ok(trimmed.trimmed.start > 0 && trimmed.promptTokens + 4 <= 128);
+  assert.ok(cut.windows[0].firstLine > 1 && cut.promptTokens + 4 <= 128);
   assert.equal(refused.code, 'INVALID_ARGUMENT');
   assert.match(refused.message, /what the hole begins with/);
   assert.deepEqual([noText.code, noTime.infills[0].finishReason], ['INVALID_ARGUMENT', 'time']);
 });
 
-test('too much text is an error with the numbers, or trimmed at the far ends', async () => {
-  const { prompt, overflow, full, trimmed, whole, short } = await run(async () => {
-    const small = await load('tiny-a', { contextLength: 128 });
+test('of too much text the part around the hole is shown, or it is an error with the numbers', async () => {
+  const { refused, generated, cut, far, whole, short, small } = await run(async () => {
+    const model = await load('tiny-a', { contextLength: 128 });
     const [prefix, suffix] = [`😀${'abc = 1\n'.repeat(80)}x = `, `\n${'def = 2\n'.repeat(80)}😀`];
-    const options = { maxTokens: 10, temperature: 0, onOverflow: 'trim' };
+    const options = { maxTokens: 10, temperature: 0 };
+    const error = { ...options, onOverflow: 'error' };
     const made = {
-      prompt: await outcome(small.generate(prefix)),
-      overflow: await outcome(small.infill({ prefix, suffix })),
-      full: await outcome(small.infill({ parts: ['a', 'abc = 1\n'.repeat(80), 'b'] }, options)),
-      trimmed: await small.infill({ prefix, suffix }, options),
+      refused: await Promise.all([model.generate(prefix, error), model.infill({ prefix, suffix }, error)].map(outcome)),
+      generated: await model.generate(prefix, options),
+      cut: await model.infill({ prefix, suffix }, options),
+      far: await model.infill({ parts: ['a', 'abc = 1\n'.repeat(80), 'b'] }, options),
       whole: prefix + suffix,
-      short: await small.infill({ prefix: 'a', suffix: 'b' }, options),
+      short: await model.infill({ prefix: 'a', suffix: 'b' }, options),
+      small: await model.infill({ prefix, suffix }, { ...options, maxPromptTokens: 60 }),
     };
-    await small.dispose();
+    await model.dispose();
     return made;
   });
-  for (const { code, details } of [prompt, overflow, full]) {
+  for (const { code, details } of refused) {
     assert.equal(code, 'CONTEXT_OVERFLOW');
-    assert.ok(details.need > details.have && details.have === 128, JSON.stringify(details));
+    assert.ok(details.need > details.have && details.have === 128 && details.trained > 0, JSON.stringify(details));
   }
-  const { start, end } = trimmed.trimmed;
-  assert.ok(start > 0 && end > 0 && start < whole.length / 2 && end < whole.length / 2);
-  assert.equal(trimmed.text, trimmed.parts[0] + trimmed.infills[0].text + trimmed.parts[1]);
-  assert.equal(trimmed.parts.join(''), whole);
-  assert.ok(trimmed.promptTokens > 64 && trimmed.promptTokens + 10 <= 128, `${trimmed.promptTokens} tokens`);
-  assert.notEqual(trimmed.infills[0].finishReason, 'context');
-  assert.equal(short.trimmed, undefined);
+  assert.ok(generated.window.firstLine > 60 && generated.window.lastLine === 81 && generated.window.leftOutTokens > 0);
+  const [window] = cut.windows;
+  assert.ok(window.firstLine > 60 && window.firstLine <= 81 && window.lastLine >= 81 && window.lastLine < 110, JSON.stringify(window));
+  assert.equal(cut.text, cut.parts[0] + cut.infills[0].text + cut.parts[1]);
+  assert.equal(cut.parts.join(''), whole);
+  assert.ok(cut.promptTokens > 64 && cut.promptTokens + 10 <= 128, `${cut.promptTokens} tokens`);
+  assert.ok(small.promptTokens > 20 && small.promptTokens <= 60, `${small.promptTokens} tokens`);
+  // Two holes too far apart for one prompt are filled one after the other.
+  assert.deepEqual(far.windows.map(({ firstLine }) => firstLine > 40), [false, true]);
+  assert.deepEqual(short.windows, [{ firstLine: 1, lastLine: 1, tokens: 2, leftOutTokens: 0 }]);
+});
+
+test('a hole begins some lines early, and ends where a line does', async () => {
+  const { published, back, line } = await run(async () => {
+    const [prefix, suffix] = [`${'abc = 1\n'.repeat(30)}x = `, `\n${'def = 2\n'.repeat(20)}`];
+    const options = { maxTokens: 24, temperature: 0 };
+    const typed = async (lookback) => {
+      await model.infill({ prefix, suffix }, { ...options, lookback });
+      return model.infill({ prefix: `${prefix}1\ny = `, suffix }, { ...options, lookback });
+    };
+    return { published: await typed(0), back: await typed(8), line: await model.infill({ prefix, suffix }, { ...options, end: 'line' }) };
+  });
+  const computed = ({ promptTokens, cachedTokens }) => promptTokens - cachedTokens;
+  assert.ok(computed(back) < 12 && computed(published) > 100, `${computed(back)} and ${computed(published)} tokens`);
+  assert.ok(!line.infills[0].text.includes('\n'));
 });
 
 // Arguments
 
-test('sentinels in a text are refused unless they are asked for', async () => {
-  const { refused, parsed } = await run(async () => {
-    const text = 'a <|mask:0|> b';
-    const refused = [model.generate(text), model.infill({ prefix: text }), model.score(text), model.tokenizer.encode(text)];
-    const parsed = [model.generate(text, { specialTokens: 'parse', maxTokens: 1 }), model.infill({ prefix: text }, { specialTokens: 'parse', maxTokens: 1 })];
-    return { refused: await Promise.all(refused.map(outcome)), parsed: await Promise.all(parsed.map(outcome)) };
+test('sentinels in a text are text unless it is said otherwise', async () => {
+  const { literal, refused, parsed, same } = await run(async () => {
+    const text = 'a <|mask:0|> b <s> <|endoftext|>';
+    const all = (specialTokens) =>
+      Promise.all(
+        [
+          model.generate(text, { specialTokens, maxTokens: 1 }),
+          model.infill({ prefix: text }, { specialTokens, maxTokens: 1 }),
+          model.tokenizer.encode(text, { specialTokens }),
+        ].map(outcome),
+      );
+    const ids = await model.tokenizer.encode(text, { bos: false });
+    return { literal: await all('literal'), refused: await all('reject'), parsed: await all('parse'), same: (await model.tokenizer.decode(ids, { skipSpecial: true })) === text };
   });
   for (const { code, message } of refused) {
     assert.equal(code, 'INVALID_ARGUMENT');
-    assert.match(message, /<\|mask:0\|>/);
+    assert.match(message, /<\|mask:0\|>.*line 1, column 3/);
   }
-  for (const { value } of parsed) assert.ok(value);
+  for (const { value } of [...literal, ...parsed]) assert.ok(value);
+  assert.ok(same && literal[2].value.length > parsed[2].value.length);
 });
 
 const BAD_OPTIONS = [

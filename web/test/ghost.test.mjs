@@ -5,11 +5,7 @@ import {
   consumeTyped,
   firstLine,
   firstWord,
-  headOf,
-  holeAt,
   normalizeBreaks,
-  steadyTailOf,
-  tailOf,
   trimOverlap,
 } from '../package/dist/ghost.js';
 
@@ -159,52 +155,3 @@ test('normalizeBreaks: 300 random cases; what has come stays as more comes', () 
   });
 });
 
-test('headOf and tailOf keep to the limit and cut no character in two', () => {
-  const next = random(11);
-  for (const text of texts(12, 400, 8, CODE)) {
-    const limit = Math.floor(next() * 10);
-    const head = headOf(text, limit);
-    const tail = tailOf(text, limit);
-    assert.ok(text.startsWith(head) && text.endsWith(tail));
-    for (const cut of [head, tail]) {
-      assert.ok(cut.length <= limit && cut.length >= Math.min(text.length, limit) - 1);
-      assert.ok(!/\p{Surrogate}/u.test(cut), JSON.stringify([text, limit]));
-    }
-  }
-});
-
-test('steadyTailOf keeps to the limit and begins anew once in a quarter of it', () => {
-  const text = 'abcdefghij'.repeat(30);
-  const begins = new Set();
-  for (let length = 0; length <= text.length; length++) {
-    const tail = steadyTailOf(text.slice(0, length), 40);
-    assert.ok(text.slice(0, length).endsWith(tail) && tail.length <= 40 && tail.length >= Math.min(length, 31), `${length}`);
-    begins.add(length - tail.length);
-  }
-  assert.deepEqual([...begins], Array.from({ length: 27 }, (_, i) => 10 * i));
-  assert.equal(steadyTailOf('xyz', 0), '');
-  const smile = '\u{1F600}';
-  assert.equal(steadyTailOf(smile.repeat(9), 5), smile.repeat(2));
-});
-
-test('holeAt: what is typed goes into the hole, anything else makes a new one with the line so far', () => {
-  const hole = holeAt(null, 'x\n  def f(', ')\n', 9);
-  assert.deepEqual(hole, { prefix: 'x\n  ', begun: 'def f(', suffix: ')\n' });
-  const more = { ...hole, begun: 'def f(a, ' };
-  assert.deepEqual(holeAt(hole, 'x\n  def f(a, ', ')\n', 9), more);
-  // Taken back, down to where the hole begins and beyond; and on to the next line.
-  assert.deepEqual(holeAt(more, 'x\n  de', ')\n', 9), { ...hole, begun: 'de' });
-  assert.deepEqual(holeAt(more, 'x\n  ', ')\n', 9), { ...hole, begun: '' });
-  assert.deepEqual(holeAt(more, 'x\n', ')\n', 9), { prefix: 'x\n', begun: '', suffix: ')\n' });
-  assert.deepEqual(holeAt(more, 'x\n  de\n  y', ')\n', 9), { ...hole, begun: 'de\n  y' });
-  for (const [prefix, suffix, begun] of [
-    ['y\n  def f(', ')\n', 'def f('],
-    ['x\n  def f(a', '):\n', 'def f(a'],
-    ['x\n  def f(a\n  bc', ')\n', 'bc'],
-    ['x\n  def f(a, b', ')\n', ''],
-    ['', '', ''],
-  ]) {
-    assert.deepEqual(holeAt(more, prefix, suffix, 9), { prefix: prefix.slice(0, prefix.length - begun.length), begun, suffix });
-  }
-  assert.deepEqual(holeAt(hole, 'x\n  def f(', ')\n', 0), { prefix: 'x\n  def f(', begun: '', suffix: ')\n' });
-});

@@ -102,6 +102,8 @@ pub enum Error {
         need: usize,
         /// Tokens that the KV cache holds.
         have: usize,
+        /// Tokens of the context window that the model was trained with.
+        trained: usize,
     },
     /// An argument of the call is out of its range.
     #[error("{problem}")]

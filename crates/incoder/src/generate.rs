@@ -5,8 +5,9 @@ use crate::heal::Healer;
 use crate::lookup::{DRAFT_TOKENS, Draft, Lookup, draft};
 use crate::sample::{Draw, Sampler, Sampling};
 use crate::session::{Cancel, Prefill, Push, Session};
-use crate::stop::{Stops, Until};
+use crate::stop::{LineRules, Lines, Stops, Until};
 use crate::tokenizer::{Sentinels, StreamDecoder, Tokenizer};
+use crate::window::{self, Overflow, Window};
 use serde::Serialize;
 use web_time::Instant;
 
@@ -32,8 +33,12 @@ pub struct GenerateOptions {
     pub stop_ids: Vec<u32>,
     /// Go on after `<|endoftext|>`, which then is part of the text.
     pub ignore_eos: bool,
-    /// Whether sentinels in a text prompt are taken as sentinels, and whether they may be generated.
+    /// What text that spells sentinels is, and whether they may be generated.
     pub sentinels: Sentinels,
+    /// Most tokens of a text prompt, where that is less than the context window has room for.
+    pub max_prompt_tokens: Option<usize>,
+    /// What to do with a text prompt that the context window cannot hold: with [`Overflow::Window`] its end is shown.
+    pub overflow: Overflow,
     /// Take back the last tokens of a text prompt that may begin a longer token (token healing).
     pub heal: bool,
     /// Whether to try what followed the same tokens before, several tokens a step: the result is the same. Only for one
@@ -53,7 +58,9 @@ impl Default for GenerateOptions {
             stop: Vec::new(),
             stop_ids: Vec::new(),
             ignore_eos: false,
-            sentinels: Sentinels::Refuse,
+            sentinels: Sentinels::default(),
+            max_prompt_tokens: None,
+            overflow: Overflow::default(),
             heal: true,
             lookup: Lookup::default(),
             candidates: 1,
@@ -88,6 +95,13 @@ pub enum Event<'a> {
     Retry {
         /// Its number, from 1.
         attempt: usize,
+    },
+    /// Which part of the document the prompts from here on show (or of the prompt, when generating).
+    Window {
+        /// The region; 0 when generating.
+        index: usize,
+        /// The part.
+        window: Window,
     },
     /// The prompt (of region `index` when infilling) is in the KV cache.
     Prefilled {
@@ -155,6 +169,8 @@ pub struct Generation {
     pub prompt_tokens: usize,
     /// Of these, tokens that were still in the KV cache.
     pub cached_tokens: usize,
+    /// The part of a text prompt that was shown; none for ids.
+    pub window: Option<Window>,
     /// Where the time went.
     pub timings: Timings,
 }
@@ -162,7 +178,7 @@ pub struct Generation {
 /// Continues a prompt.
 ///
 /// # Errors
-/// [`crate::Error::Argument`] for options out of range or a literal sentinel, what [`Session::set_context`] refuses (a
+/// [`crate::Error::Argument`] for options out of range or a refused sentinel, what [`Session::set_context`] refuses (a
 /// prompt that does not fit, ids out of range), and [`crate::Error::Cancelled`] while the prompt is prefilled; later a cancel
 /// ends the texts, which are returned as they are.
 pub async fn generate(
@@ -173,8 +189,7 @@ pub async fn generate(
     on_event: &mut dyn FnMut(Event<'_>),
 ) -> Result<Generation> {
     let start = Instant::now();
-    let allow = options.sentinels == Sentinels::Allow;
-    let mut sampler = Sampler::new(options.sampling, banned(session, tokenizer, allow, tokenizer.end_of_mask()))?;
+    let mut sampler = Sampler::new(options.sampling, banned(session, tokenizer, options.sentinels, None))?;
     let mut stops = Stops::default();
     stops.texts(&options.stop)?;
     stops.ids.extend(options.stop_ids.iter().map(|&id| (id, FinishReason::Stop)));
@@ -182,9 +197,25 @@ pub async fn generate(
         stops.ids.extend(session.config().eos_token_ids.iter().map(|&id| (id, FinishReason::Eos)));
     }
     let mut taken = Vec::new();
+    let mut shown = None;
     let ids = match prompt {
         Prompt::Ids(ids) => ids.to_vec(),
         Prompt::Text(text) => {
+            if options.sentinels == Sentinels::Refuse {
+                tokenizer.refuse_sentinels(text, "the text")?;
+            }
+            let capacity = window::capacity(session, options.max_prompt_tokens, options.max_new_tokens);
+            let reserve = window::reserve(capacity, options.max_new_tokens);
+            let room = capacity.saturating_sub(tokenizer.prefix().len() + reserve).max(1);
+            let counter = window::Counter { tokenizer, sentinels: options.sentinels };
+            let (text, window) = match options.overflow {
+                Overflow::Window => window::end_of(&counter, text, room)?,
+                Overflow::Error => (text, None),
+            };
+            if let Some(window) = window {
+                on_event(Event::Window { index: 0, window });
+            }
+            shown = window;
             let mut ids = tokenizer.encode(text, options.sentinels)?;
             // The first one always stays: something has to be continued.
             if let (true, Some((_, rest))) = (options.heal, ids.split_first()) {
@@ -201,6 +232,7 @@ pub async fn generate(
         before: &ids,
         taken: &taken,
         stops: &stops,
+        lines: &LineRules::default(),
         max_new_tokens: options.max_new_tokens,
         candidates: options.candidates,
         lookup: options.lookup,
@@ -214,17 +246,24 @@ pub async fn generate(
         candidates: made.candidates,
         prompt_tokens: ids.len(),
         cached_tokens: made.prefill.cached,
+        window: shown,
         timings: made.timings,
     })
 }
 
-/// Tokens that are never to be generated: mask sentinels and `also` unless allowed, and ids that nothing is known of.
-pub(crate) fn banned(session: &Session, tokenizer: &Tokenizer, allow: bool, also: Option<u32>) -> Vec<u32> {
-    let mut banned: Vec<u32> = (0..session.config().vocab_size as u32).filter(|&id| !tokenizer.contains(id)).collect();
-    if !allow {
-        banned.extend((0..tokenizer.mask_count()).filter_map(|i| tokenizer.mask(i)).chain(also));
-    }
-    banned
+/// Tokens that are never to be generated: ids that nothing is known of, and unless sentinels are parsed, special tokens. Of those
+/// `<|endoftext|>` stays, which ends every text, and `end`, which ends this one. Where sentinels are refused, the published
+/// code's choice stays, too: only mask sentinels are banned, and the end of a mask where that is no `end`.
+pub(crate) fn banned(session: &Session, tokenizer: &Tokenizer, sentinels: Sentinels, end: Option<u32>) -> Vec<u32> {
+    let eos = &session.config().eos_token_ids;
+    let is_banned = |&id: &u32| match sentinels {
+        Sentinels::Parse => false,
+        _ if eos.contains(&id) || Some(id) == end => false,
+        Sentinels::Refuse => tokenizer.is_mask(id) || tokenizer.end_of_mask() == Some(id),
+        Sentinels::Literal => true,
+    };
+    let unknown = (0..session.config().vocab_size as u32).filter(|&id| !tokenizer.contains(id));
+    unknown.chain(tokenizer.added().filter(is_banned)).collect()
 }
 
 impl Timings {
@@ -260,6 +299,7 @@ pub(crate) struct Request<'a> {
     /// What healing took back: the first bytes of every continuation, and not shown.
     pub taken: &'a [u8],
     pub stops: &'a Stops,
+    pub lines: &'a LineRules,
     pub max_new_tokens: usize,
     pub candidates: usize,
     pub lookup: Lookup,
@@ -293,6 +333,7 @@ enum Row {
 struct Branch<'a> {
     decoder: StreamDecoder<'a>,
     until: Until<'a>,
+    lines: Lines<'a>,
     /// Bytes that healing still wants spelled.
     remaining: Vec<u8>,
     ids: Vec<u32>,
@@ -314,7 +355,8 @@ impl Branch<'_> {
             return Ok(String::new());
         }
         let (text, reason) = self.until.push(&self.decoder.push(id)?);
-        self.finish_reason = reason;
+        let (text, stopped) = self.lines.push(&text);
+        self.finish_reason = if stopped { Some(FinishReason::Stop) } else { reason };
         self.text += &text;
         Ok(text)
     }
@@ -323,6 +365,7 @@ impl Branch<'_> {
     fn end(&mut self) -> String {
         self.unfinished = self.decoder.finish();
         let text = self.until.finish();
+        let text = self.lines.push(&text).0 + &self.lines.finish();
         self.text += &text;
         text
     }
@@ -488,6 +531,7 @@ impl Request<'_> {
         Branch {
             decoder: self.tokenizer.stream(false).dropping(self.taken.len()),
             until: Until::new(&self.stops.texts),
+            lines: Lines::new(self.lines),
             remaining: self.taken.to_vec(),
             ids: Vec::new(),
             text: String::new(),

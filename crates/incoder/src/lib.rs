@@ -23,7 +23,8 @@
 //!     let parts = ["def add(a, b):\n".to_owned(), "\n\nprint(add(1, 2))\n".to_owned()];
 //!     let options = InfillOptions { max_new_tokens: 16, ..Default::default() };
 //!     let filled = infill(&mut session, &tokenizer, &parts, &options, &mut |_| ()).await?;
-//!     assert!(filled.text.starts_with(&parts[0]) && filled.text.ends_with(&parts[1]));
+//!     let text = filled.text(&parts, "");
+//!     assert!(text.starts_with(&parts[0]) && text.ends_with(&parts[1]));
 //!     Ok::<(), incoder::Error>(())
 //! })?;
 //! # Ok(())
@@ -52,6 +53,8 @@ mod session;
 mod stop;
 mod tensors;
 pub mod tokenizer;
+mod view;
+pub mod window;
 
 pub use checkpoint::{Folder, MemoryFolder, Source};
 pub use config::Config;
@@ -60,7 +63,7 @@ pub use forward::Kv;
 pub use generate::{Candidate, Event, FinishReason, GenerateOptions, Generation, Prompt, Timings, generate};
 pub use gpu::{AdapterReport, Arrays, Gpu, GpuOptions, MemoryLimits, Tuning};
 pub use heal::Healer;
-pub use infill::{Infill, InfillOptions, Infilling, infill};
+pub use infill::{HoleEnd, Infill, InfillOptions, Infilling, LOOK_BACK_LINES, infill};
 pub use load::{Device, LoadOptions, Progress};
 pub use lookup::Lookup;
 pub use model::{KernelTime, MemoryPlan, Tuned};
@@ -68,3 +71,4 @@ pub use sample::{Draw, LogProbs, Sampler, Sampling};
 pub use score::{RankBy, RankOptions, Ranked, Score, rerank, score, score_streaming};
 pub use session::{Cancel, Prefill, Push, Session};
 pub use tokenizer::{FoundSentinel, Sentinels, StreamDecoder, Tokenizer};
+pub use window::{Overflow, Window};

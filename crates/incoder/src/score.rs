@@ -19,9 +19,14 @@ pub struct Score {
     pub sum: Option<f64>,
     /// Their mean.
     pub mean: Option<f64>,
+    /// How often the context window was filled: more than once for a sequence that is longer than it.
+    pub windows: usize,
 }
 
 /// Scores `ids`, with the `top_n` most probable tokens after each.
+///
+/// A sequence that the context window cannot hold is scored in windows that overlap by half, as is usual for perplexity: every
+/// token is scored once, in the first window that holds it, after half a window of other tokens or more.
 ///
 /// # Errors
 /// What [`Session::logits_of_all`] refuses, and [`crate::Error::Tensor`] for logits that are not numbers.
@@ -42,24 +47,44 @@ pub async fn score_streaming(
 ) -> Result<Score> {
     let mut logprobs: Vec<Option<f64>> = vec![None; ids.len()];
     let mut top = vec![Vec::new(); ids.len()];
-    let mut failed = Ok(());
-    let mut each = |t: usize, logits: &[f32]| match LogProbs::new(logits) {
-        Ok(probabilities) => {
-            if let (Some(&next), Some(logprob)) = (ids.get(t + 1), logprobs.get_mut(t + 1)) {
-                on_token(t + 1, probabilities.of(next));
-                *logprob = Some(probabilities.of(next));
+    let capacity = session.capacity();
+    let stride = (capacity / 2).max(1);
+    // The tokens whose next token is scored already, and the windows so far.
+    let (mut done, mut windows) = (0, 0);
+    loop {
+        let start = windows * stride;
+        let window = &ids[start..ids.len().min(start + capacity)];
+        let mut failed = Ok(());
+        let mut each = |t: usize, logits: &[f32]| {
+            let t = start + t;
+            if t < done {
+                return;
             }
-            if let (true, Some(top)) = (top_n > 0, top.get_mut(t)) {
-                *top = probabilities.top(top_n);
+            match LogProbs::new(logits) {
+                Ok(probabilities) => {
+                    if let (Some(&next), Some(logprob)) = (ids.get(t + 1), logprobs.get_mut(t + 1)) {
+                        on_token(t + 1, probabilities.of(next));
+                        *logprob = Some(probabilities.of(next));
+                    }
+                    if let (true, Some(top)) = (top_n > 0, top.get_mut(t)) {
+                        *top = probabilities.top(top_n);
+                    }
+                }
+                Err(error) => failed = Err(error),
             }
+        };
+        session.logits_of_all(window, cancel, &mut each).await?;
+        failed?;
+        windows += 1;
+        done = start + window.len();
+        if done == ids.len() {
+            break;
         }
-        Err(error) => failed = Err(error),
-    };
-    session.logits_of_all(ids, cancel, &mut each).await?;
-    failed?;
+    }
     let known = logprobs.iter().flatten().count();
     let sum = (known > 0).then(|| logprobs.iter().flatten().sum());
-    Ok(Score { ids: ids.to_vec(), logprobs, top, sum, mean: sum.map(|sum: f64| sum / known as f64) })
+    let mean = sum.map(|sum: f64| sum / known as f64);
+    Ok(Score { ids: ids.to_vec(), logprobs, top, sum, mean, windows })
 }
 
 /// What a ranking goes by.

@@ -337,7 +337,7 @@ impl Session {
         }
         let start = self.tokens.len();
         if start + tokens > self.capacity() {
-            return Err(Error::Context { need: start + tokens, have: self.capacity() });
+            return Err(self.too_long(start + tokens, self.capacity()));
         }
         // What it writes lies where branches would go on.
         self.fork = None;
@@ -365,7 +365,7 @@ impl Session {
                 return Err(Error::argument(format!("branch {branch} is not one of the {} open", fork.pushed.len())));
             };
             if *length == fork.room {
-                return Err(Error::Context { need: fork.shared + fork.room + 1, have: fork.shared + fork.room });
+                return Err(self.too_long(fork.shared + fork.room + 1, fork.shared + fork.room));
             }
             columns.push(fork.column(branch, *length, id, draw));
             *length += 1;
@@ -448,9 +448,13 @@ impl Session {
             return Err(Error::argument("the prompt is empty: give at least one token"));
         }
         if tokens.len() > self.capacity() {
-            return Err(Error::Context { need: tokens.len(), have: self.capacity() });
+            return Err(self.too_long(tokens.len(), self.capacity()));
         }
         tokens.iter().try_for_each(|&token| self.check_id(token))
+    }
+
+    fn too_long(&self, need: usize, have: usize) -> Error {
+        Error::Context { need, have, trained: self.config().max_position_embeddings }
     }
 
     fn check_id(&self, token: u32) -> Result<()> {

@@ -67,6 +67,118 @@ impl<'a> Until<'a> {
     }
 }
 
+/// How the lines around a hole end its text: nothing ends it with the default.
+#[derive(Debug, Default)]
+pub(crate) struct LineRules {
+    /// A line that is the same ends the text: it stands behind the hole already.
+    next: Option<String>,
+    /// What the lines of the text are indented by at least; learnt from the first of them where it is not known.
+    indentation: Option<usize>,
+    /// The text begins where a line does.
+    from_line_start: bool,
+    /// A line break follows the hole: the one before the line that ended the text is left out.
+    break_follows: bool,
+    applies: bool,
+}
+
+impl LineRules {
+    /// The rules for a hole between `before` and `after`.
+    pub fn around(before: &str, after: &str) -> Self {
+        let line = before.rsplit('\n').next().unwrap_or_default();
+        let from_line_start = line.is_empty();
+        let mut following = after.split('\n').skip(usize::from(!from_line_start));
+        Self {
+            next: following.find(|line| !line.trim().is_empty()).map(|line| line.trim_end().to_owned()),
+            indentation: (!from_line_start).then(|| indentation(line)),
+            from_line_start,
+            break_follows: after.starts_with('\n') || after.starts_with("\r\n"),
+            applies: true,
+        }
+    }
+}
+
+/// Characters of white space that a line begins with.
+fn indentation(line: &str) -> usize {
+    line.chars().take_while(|c| c.is_whitespace()).count()
+}
+
+/// Passes text on up to the line that ends it, holding back a line while it may yet be that one.
+#[derive(Debug, Clone)]
+pub(crate) struct Lines<'a> {
+    rules: &'a LineRules,
+    indentation: Option<usize>,
+    /// Line breaks, blank lines, and the beginning of the line in question; empty within a line that is passed on.
+    held: String,
+    /// Where that line begins in `held`.
+    line: usize,
+    in_question: bool,
+    over: bool,
+}
+
+impl<'a> Lines<'a> {
+    pub fn new(rules: &'a LineRules) -> Self {
+        let in_question = rules.applies && rules.from_line_start;
+        Self { rules, indentation: rules.indentation, held: String::new(), line: 0, in_question, over: false }
+    }
+
+    /// The text that is certain now, and whether it ends here.
+    pub fn push(&mut self, text: &str) -> (String, bool) {
+        if self.over || !self.rules.applies {
+            return (if self.over { String::new() } else { text.to_owned() }, false);
+        }
+        let mut certain = String::new();
+        for c in text.chars() {
+            if c == '\n' {
+                if self.in_question && self.repeats() {
+                    return (certain + &self.stop(), true);
+                }
+                if self.in_question && !self.held[self.line..].trim().is_empty() {
+                    certain += &std::mem::take(&mut self.held);
+                }
+                self.held.push(c);
+                (self.line, self.in_question) = (self.held.len(), true);
+            } else if !self.in_question {
+                certain.push(c);
+            } else {
+                self.held.push(c);
+                let line = &self.held[self.line..];
+                if line.trim().is_empty() {
+                    continue;
+                }
+                let indented = indentation(line);
+                if *self.indentation.get_or_insert(indented) > indented {
+                    return (certain + &self.stop(), true);
+                }
+                if !self.rules.next.as_ref().is_some_and(|next| next.starts_with(line.trim_end())) {
+                    certain += &std::mem::take(&mut self.held);
+                    (self.line, self.in_question) = (0, false);
+                }
+            }
+        }
+        (certain, false)
+    }
+
+    /// What was held back, now that nothing follows.
+    pub fn finish(&mut self) -> String {
+        if self.in_question && !self.over && self.repeats() {
+            return self.stop();
+        }
+        std::mem::take(&mut self.held)
+    }
+
+    fn repeats(&self) -> bool {
+        let line = self.held[self.line..].trim_end();
+        !line.is_empty() && self.rules.next.as_deref() == Some(line)
+    }
+
+    /// Ends the text; what of the held text still belongs to it.
+    fn stop(&mut self) -> String {
+        self.over = true;
+        let held = std::mem::take(&mut self.held);
+        if self.rules.break_follows || !held.starts_with('\n') { String::new() } else { "\n".to_owned() }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,7 +212,45 @@ mod tests {
         assert_eq!((until.push("after"), until.finish()), ((String::new(), None), String::new()));
     }
 
+    #[test]
+    fn lines_end_a_text() {
+        // Text before the hole, text after it, what the model writes, what is kept, whether it was ended.
+        let cases = [
+            ("def f():\n    x = 1", "\n    return x\n", "\n    y = 2\n    return x\n    z", "\n    y = 2", true),
+            ("def f():\n    x = 1", "\n    return x\n", "\n    y = 2\n\n\ndef g():", "\n    y = 2", true),
+            ("def f():\n    x = ", "\n\n    return x\n", "1\n    return xs\n", "1\n    return xs\n", false),
+            ("def f():\n", "    return x\n", "    y = 2\n    return x\n", "    y = 2\n", true),
+            ("def f():\n", "    return x\n", "    y = 2\nend", "    y = 2\n", true),
+            ("def f():\n", "    return x\n", "    return x\n", "", true),
+            ("a = [\n", "]\n", "    1,\n    2,\n]\nb", "    1,\n    2,\n", true),
+            ("x", "", "\n\ny\n", "\n\ny\n", false),
+            ("if a:\n    b(", ")\n    c()\n", "1)\n    c()", "1)\n", true),
+        ];
+        for (before, after, written, kept, ended) in cases {
+            for size in [1, 3, 100] {
+                let rules = LineRules::around(before, after);
+                let (mut lines, mut text, mut stopped) = (Lines::new(&rules), String::new(), false);
+                for piece in written.as_bytes().chunks(size) {
+                    let (more, stop) = lines.push(std::str::from_utf8(piece).unwrap());
+                    text += &more;
+                    stopped |= stop;
+                }
+                text += &lines.finish();
+                stopped |= lines.over;
+                assert_eq!((text.as_str(), stopped), (kept, ended), "{before:?} _ {after:?}: {written:?} by {size}");
+            }
+        }
+    }
+
     proptest! {
+        #[test]
+        fn without_rules_lines_pass_everything(text in "[a\n ]{0,20}") {
+            let rules = LineRules::default();
+            let mut lines = Lines::new(&rules);
+            prop_assert_eq!(lines.push(&text), (text.clone(), false));
+            prop_assert_eq!(lines.finish(), "");
+        }
+
         #[test]
         fn token_borders_make_no_difference(
             text in "[abé]{0,30}",

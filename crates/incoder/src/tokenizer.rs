@@ -1,25 +1,32 @@
 //! tokenizer.json → token ids and back, every byte kept: InCoder's byte-level BPE and its sentinels.
 
 use crate::error::{Error, Result};
+use crate::session::Cancel;
 use std::sync::OnceLock;
 use tokenizers::DecoderWrapper;
 
 const END_OF_TEXT: &str = "<|endoftext|>";
 const END_OF_MASK: &str = "<|endofmask|>";
+/// Of a long text, what is tokenized at a time.
+const PIECE_BYTES: usize = 1 << 18;
 /// Ids above this are a damaged file, not a vocabulary (as in config.json).
 const MAX_VOCABULARY: u32 = 1 << 24;
 
-/// What a literal sentinel (`<|mask:0|>`, `<|endofmask|>`, `<|endoftext|>`) in a text is.
+/// What to do with text that spells one of the tokenizer's added tokens: a sentinel such as `<|mask:0|>`, or a control
+/// token such as `<|endoftext|>` or `<s>`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Sentinels {
-    /// An error: a user's own file that happens to hold one must not silently become a hole.
+    /// It is text like any other: it is spelled with ordinary tokens and comes back exactly, and no special token is
+    /// generated except the ones that end a text.
     #[default]
+    Literal,
+    /// It is an error that says where it stands.
     Refuse,
-    /// The sentinel itself, as the published code takes it.
-    Allow,
+    /// It becomes the added token, as in the published code. The model may generate special tokens, too.
+    Parse,
 }
 
-/// A literal sentinel found in a text.
+/// A sentinel or control token that a text spells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoundSentinel {
     /// Its token.
@@ -51,6 +58,10 @@ pub struct Tokenizer {
     masks: Vec<u32>,
     end_of_mask: Option<u32>,
     eos: Option<u32>,
+    /// The added tokens by the bytes that spell them, longer ones first where one begins with another.
+    added: Vec<(Vec<u8>, u32)>,
+    /// The tokenizer without added tokens. Made when a text first spells one of them that is to be taken literally.
+    literal: OnceLock<tokenizers::Tokenizer>,
     /// Made when healing first asks, see `sorted_by_bytes`.
     sorted: OnceLock<(Vec<u32>, usize)>,
 }
@@ -104,7 +115,12 @@ impl Tokenizer {
         let masks = (0..).map_while(|i| special(&format!("<|mask:{i}|>"))).collect();
         let (end_of_mask, eos) = (special(END_OF_MASK), special(END_OF_TEXT));
         let prefix = inner.encode_fast("", true).map_err(failed)?.get_ids().to_vec();
-        Ok(Self { inner, bytes, ends, kinds, prefix, masks, end_of_mask, eos, sorted: OnceLock::new() })
+        let spelled = added.iter().filter(|(_, token)| !token.content.is_empty());
+        let mut added: Vec<(Vec<u8>, u32)> =
+            spelled.map(|(&id, token)| (token.content.clone().into_bytes(), id)).collect();
+        added.sort_unstable_by(|a, b| b.cmp(a));
+        let (literal, sorted) = (OnceLock::new(), OnceLock::new());
+        Ok(Self { inner, bytes, ends, kinds, prefix, masks, end_of_mask, eos, added, literal, sorted })
     }
 
     /// Ids in the file: the largest id and one.
@@ -137,6 +153,11 @@ impl Tokenizer {
         self.eos
     }
 
+    /// The tokens that the file puts before every text.
+    pub(crate) fn prefix(&self) -> &[u32] {
+        &self.prefix
+    }
+
     /// The token that the file puts before every text (`<|endoftext|>` in InCoder's).
     pub fn bos(&self) -> Option<u32> {
         self.prefix.first().copied()
@@ -150,6 +171,11 @@ impl Tokenizer {
     /// Whether `id` is one of the file's special tokens.
     pub fn is_special(&self, id: u32) -> bool {
         self.kind(id) == Kind::Special
+    }
+
+    /// The added tokens: special ones, and others that are looked for in a text before anything else.
+    pub(crate) fn added(&self) -> impl Iterator<Item = u32> {
+        self.added.iter().map(|&(_, id)| id)
     }
 
     fn kind(&self, id: u32) -> Kind {
@@ -183,7 +209,7 @@ impl Tokenizer {
     /// The ids of a text, after the token that the file puts first.
     ///
     /// # Errors
-    /// [`Error::Argument`] for a literal sentinel that is not allowed.
+    /// [`Error::Argument`] for text that spells an added token, with [`Sentinels::Refuse`].
     pub fn encode(&self, text: &str, sentinels: Sentinels) -> Result<Vec<u32>> {
         self.encode_with(text, sentinels, true)
     }
@@ -191,38 +217,87 @@ impl Tokenizer {
     /// The ids of a text, with or without the token that the file puts first.
     ///
     /// # Errors
-    /// [`Error::Argument`] for a literal sentinel that is not allowed.
+    /// As [`Tokenizer::encode`].
     pub fn encode_with(&self, text: &str, sentinels: Sentinels, bos: bool) -> Result<Vec<u32>> {
+        let spells = sentinels != Sentinels::Parse && self.added_at(text).is_some();
+        match sentinels {
+            Sentinels::Refuse if spells => Err(self.refusal(text, "the text")),
+            Sentinels::Literal if spells => {
+                let mut ids = if bos { self.prefix.clone() } else { Vec::new() };
+                ids.extend_from_slice(self.literal()?.encode_fast(text, false).map_err(failed)?.get_ids());
+                Ok(ids)
+            }
+            _ => Ok(self.inner.encode_fast(text, bos).map_err(failed)?.get_ids().to_vec()),
+        }
+    }
+
+    /// [`Tokenizer::encode`] for texts of any size: in pieces that end at line breaks, which no token spans in InCoder's
+    /// vocabulary, so that memory does not grow with the text and `cancel` takes effect between two of them.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`], and [`Error::Cancelled`].
+    pub fn encode_long(&self, text: &str, sentinels: Sentinels, cancel: &Cancel) -> Result<Vec<u32>> {
         if sentinels == Sentinels::Refuse {
             self.refuse_sentinels(text, "the text")?;
         }
-        Ok(self.inner.encode_fast(text, bos).map_err(failed)?.get_ids().to_vec())
+        let mut ids = self.prefix.clone();
+        let mut rest = text;
+        while !rest.is_empty() {
+            cancel.check()?;
+            let near = rest.ceil_char_boundary(PIECE_BYTES.min(rest.len()));
+            // A run of line breaks is tokenized as one.
+            let is_cut = |&at: &usize| !rest[at..].starts_with(['\r', '\n']);
+            let cut = rest[near..].match_indices('\n').map(|(i, _)| near + i + 1).find(is_cut).unwrap_or(rest.len());
+            ids.extend(self.encode_with(&rest[..cut], sentinels, false)?);
+            rest = &rest[cut..];
+        }
+        Ok(ids)
     }
 
-    /// The first sentinel that `text` spells out.
+    /// The same model and rules without the added tokens, which are taken out of a text before anything else.
+    fn literal(&self) -> Result<&tokenizers::Tokenizer> {
+        if let Some(literal) = self.literal.get() {
+            return Ok(literal);
+        }
+        let mut literal = tokenizers::Tokenizer::new(self.inner.get_model().clone());
+        literal.with_normalizer(self.inner.get_normalizer().cloned()).map_err(failed)?;
+        literal.with_pre_tokenizer(self.inner.get_pre_tokenizer().cloned());
+        Ok(self.literal.get_or_init(|| literal))
+    }
+
+    /// The first added token that `text` spells: where, and its id.
+    fn added_at(&self, text: &str) -> Option<(usize, u32)> {
+        let bytes = text.as_bytes();
+        let mut first = [false; 256];
+        self.added.iter().for_each(|(name, _)| first[name[0] as usize] = true);
+        let mut starts = (0..bytes.len()).filter(|&at| first[bytes[at] as usize]);
+        let named = |at: usize| self.added.iter().find(|(name, _)| bytes[at..].starts_with(name));
+        starts.find_map(|at| named(at).map(|&(_, id)| (at, id)))
+    }
+
+    /// The first sentinel or control token that `text` spells out.
     pub fn find_sentinel(&self, text: &str) -> Option<FoundSentinel> {
-        text.match_indices("<|").find_map(|(at, _)| {
-            let rest = &text[at..];
-            let names = |id: &u32| self.token_bytes(*id).is_some_and(|name| rest.as_bytes().starts_with(name));
-            let id = if rest.starts_with("<|mask:") {
-                self.masks.iter().copied().find(names)
-            } else {
-                self.end_of_mask.into_iter().chain(self.eos).find(names)
-            }?;
-            let line_start = text[..at].rfind('\n').map_or(0, |i| i + 1);
-            let line = text[..at].matches('\n').count() + 1;
-            Some(FoundSentinel { id, at, line, column: text[line_start..at].chars().count() + 1 })
-        })
+        let (at, id) = self.added_at(text)?;
+        let line_start = text[..at].rfind('\n').map_or(0, |i| i + 1);
+        let line = text[..at].matches('\n').count() + 1;
+        Some(FoundSentinel { id, at, line, column: text[line_start..at].chars().count() + 1 })
     }
 
-    /// An error that says which sentinel stands where in `whose` text.
+    /// Refuses a text that spells an added token; the error says which one, where, and in `whose` text.
     pub(crate) fn refuse_sentinels(&self, text: &str, whose: &str) -> Result<()> {
-        let Some(found) = self.find_sentinel(text) else { return Ok(()) };
+        if self.added_at(text).is_some() { Err(self.refusal(text, whose)) } else { Ok(()) }
+    }
+
+    fn refusal(&self, text: &str, whose: &str) -> Error {
+        let Some(found) = self.find_sentinel(text) else {
+            return Error::argument(format!("{whose} spells a sentinel"));
+        };
         let name = String::from_utf8_lossy(self.token_bytes(found.id).unwrap_or_default()).into_owned();
-        Err(Error::argument(format!(
-            "{whose} spells the sentinel {name} at line {}, column {} (byte {}): take it out, or allow sentinels to have it taken as one",
+        Error::argument(format!(
+            "{whose} spells the special token {name} at line {}, column {} (byte {}): take it out, or have it taken as \
+             literal text",
             found.line, found.column, found.at
-        )))
+        ))
     }
 
     /// The text of `ids`, nothing cleaned up; bytes that are not UTF-8 become U+FFFD.

@@ -65,7 +65,7 @@ fn ids_are_those_drawn_from_all_logits() {
                     max_new_tokens: LENGTH,
                     sampling,
                     candidates,
-                    sentinels: Sentinels::Allow,
+                    sentinels: Sentinels::Parse,
                     ignore_eos: true,
                     lookup: Lookup::Off,
                     ..GenerateOptions::default()

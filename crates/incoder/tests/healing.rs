@@ -36,7 +36,7 @@ fn takes_back_what_begins_a_longer_token() {
         ("\u{1}", ""),
         ("😀", ""),
     ] {
-        let ids = TOKENIZER.encode(text, Sentinels::Allow).unwrap();
+        let ids = TOKENIZER.encode(text, Sentinels::Parse).unwrap();
         let (keep, bytes) = healer.take_back(&ids);
         assert_eq!(String::from_utf8(bytes).unwrap(), taken, "{text:?} {keep}");
     }
@@ -87,7 +87,7 @@ proptest! {
 
     #[test]
     fn keeps_or_takes_every_byte(text in "[ a-z\\n(<|>é😀]{0,12}(    return |self\\.|import |é|😀|\\n){0,4}[a-z]{0,3}") {
-        let ids = TOKENIZER.encode(&text, Sentinels::Allow).unwrap();
+        let ids = TOKENIZER.encode(&text, Sentinels::Parse).unwrap();
         let (keep, taken) = Healer::new(&TOKENIZER).take_back(&ids);
         let mut whole = bytes(&ids[..keep]);
         whole.extend_from_slice(&taken);

@@ -331,7 +331,7 @@ fn what_does_not_fit_is_refused_with_numbers() {
         pollster::block_on(session.step(&[(0, 5)])).unwrap();
         assert!(matches!(
             pollster::block_on(session.step(&[(0, 5)])),
-            Err(incoder::Error::Context { need: 17, have: 16 })
+            Err(incoder::Error::Context { need: 17, have: 16, .. })
         ));
     }
 }

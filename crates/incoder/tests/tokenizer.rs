@@ -42,9 +42,9 @@ fn check(folder: &Path, at_least: usize) {
     let cases: Cases = serde_json::from_str(&std::fs::read_to_string(folder.join("cases.json")).unwrap()).unwrap();
     assert!(cases.encode.len() + cases.decode.len() >= at_least, "cases are missing");
     for case in &cases.encode {
-        assert_eq!(tokenizer.encode(&case.text, Sentinels::Allow).unwrap(), case.ids, "{:?}", case.text);
+        assert_eq!(tokenizer.encode(&case.text, Sentinels::Parse).unwrap(), case.ids, "{:?}", case.text);
         assert_eq!(
-            tokenizer.encode_with(&case.text, Sentinels::Allow, false).unwrap(),
+            tokenizer.encode_with(&case.text, Sentinels::Parse, false).unwrap(),
             case.ids[1..],
             "{:?}",
             case.text
@@ -101,15 +101,52 @@ fn refuses_a_literal_sentinel_by_name_and_place() {
         ("ab\né <|mask:3|>", "<|mask:3|>", "line 2, column 3 (byte 6)"),
         ("<|<|endofmask|>", "<|endofmask|>", "line 1, column 3 (byte 2)"),
         ("x<|endoftext|><|mask:0|>", "<|endoftext|>", "line 1, column 2 (byte 1)"),
+        ("<b>bold</b> <s>struck</s>", "<s>", "line 1, column 13 (byte 12)"),
+        ("\n<pad>", "<pad>", "line 2, column 1 (byte 1)"),
     ] {
         let error = TOK_512.encode(text, Sentinels::Refuse).unwrap_err().to_string();
         assert!(error.contains(name) && error.contains(place), "{error}");
-        assert!(TOK_512.encode(text, Sentinels::Allow).unwrap().contains(&TOK_512.find_sentinel(text).unwrap().id));
+        assert!(TOK_512.encode(text, Sentinels::Parse).unwrap().contains(&TOK_512.find_sentinel(text).unwrap().id));
     }
-    for text in ["<|mask:16|>", "<|mask:|>", "<|mask:00|>", "<| file ext=.py |>", "<s>", "<|endofmask", "<|"] {
+    for text in ["<|mask:16|>", "<|mask:|>", "<|mask:00|>", "<| file ext=.py |>", "<b>", "<|endofmask", "<|"] {
         let ids = TOK_512.encode(text, Sentinels::Refuse).unwrap();
         assert_eq!(TOK_512.decode(&ids, false).unwrap(), format!("<|endoftext|>{text}"));
     }
+}
+
+#[test]
+fn literal_sentinels_are_ordinary_tokens_and_come_back() {
+    let masks = (0..TOK_512.mask_count()).map(|i| format!("<|mask:{i}|>"));
+    let names: Vec<String> =
+        masks.chain(["<|endofmask|>", "<|endoftext|>", "<s>", "<pad>", "<unk>"].map(String::from)).collect();
+    for name in &names {
+        for text in [name.clone(), format!("a{name}b"), format!("{name}{name}\n é{name}"), format!("<|{name}")] {
+            let ids = TOK_512.encode_with(&text, Sentinels::Literal, false).unwrap();
+            assert!(ids.iter().all(|&id| !TOK_512.is_special(id)), "{text:?}: {ids:?}");
+            assert_eq!(TOK_512.decode(&ids, true).unwrap(), text);
+            assert_eq!(
+                TOK_512.encode(&text, Sentinels::Literal).unwrap(),
+                [&[TOK_512.bos().unwrap()], &ids[..]].concat()
+            );
+        }
+    }
+    for text in ["", "def f(x):\n    return x\n", "<| mask:0 |>"] {
+        assert_eq!(TOK_512.encode(text, Sentinels::Literal).unwrap(), TOK_512.encode(text, Sentinels::Parse).unwrap());
+    }
+}
+
+#[test]
+fn long_texts_are_tokenized_in_pieces_to_the_same_ids() {
+    let mut text = String::new();
+    for i in 0..40_000 {
+        text += &format!("{}x{i} = \"é😀\"\n{}", " ".repeat(i % 9), if i % 7 == 0 { "\n\r\n" } else { "" });
+    }
+    let cancel = incoder::Cancel::default();
+    let whole = TOK_512.encode(&text, Sentinels::Literal).unwrap();
+    assert!(text.len() > 1 << 19);
+    assert_eq!(TOK_512.encode_long(&text, Sentinels::Literal, &cancel).unwrap(), whole);
+    cancel.cancel();
+    assert!(matches!(TOK_512.encode_long(&text, Sentinels::Literal, &cancel), Err(Error::Cancelled)));
 }
 
 #[test]
@@ -162,7 +199,7 @@ proptest! {
 
     #[test]
     fn any_text_comes_back(text in "\\PC{0,12}|[ a-z\\r\\n\\t<|>é😀\u{0}-\u{20}]{0,60}") {
-        let ids = TOK_512.encode(&text, Sentinels::Allow).unwrap();
+        let ids = TOK_512.encode(&text, Sentinels::Parse).unwrap();
         prop_assert_eq!(TOK_512.decode(&ids[1..], false).unwrap(), text);
     }
 

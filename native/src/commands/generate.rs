@@ -11,7 +11,7 @@ pub fn run(args: &cli::Generate, global: &Global) -> Result<()> {
     let given = super::prompt(&args.prompt, args.escape)?;
     let interrupt = Interrupt::install()?;
     let prepared = engine::prepare(&args.model, &args.device, global)?;
-    super::check_prompt(&given, args.decoding.allow_sentinels, &prepared)?;
+    super::check_prompt(&given, args.shown.sentinels(), &prepared)?;
     let mut engine = prepared.load(global)?;
     let mut output = Output::new(&interrupt.cancel);
     let options = GenerateOptions {
@@ -19,7 +19,8 @@ pub fn run(args: &cli::Generate, global: &Global) -> Result<()> {
         sampling: super::sampling(&args.decoding),
         stop: args.stop.iter().map(unescape).collect(),
         ignore_eos: args.ignore_eos,
-        sentinels: super::sentinels(args.decoding.allow_sentinels),
+        sentinels: args.shown.sentinels(),
+        overflow: args.shown.overflow.into(),
         heal: !args.decoding.no_heal,
         lookup: super::lookup(&args.decoding),
         candidates: args.candidates,
@@ -33,6 +34,10 @@ pub fn run(args: &cli::Generate, global: &Global) -> Result<()> {
     // Candidates grow side by side: only a single one can be shown while it grows.
     let streams = !global.json && args.candidates == 1;
     let mut on_event = |event: Event<'_>| {
+        if let Event::Window { window, .. } = event {
+            super::note_window(global.quiet, &window, window.last_line);
+            return;
+        }
         // From here on there is something to print; before, Ctrl-C ends the program at once.
         interrupt.generating();
         match event {

@@ -5,10 +5,10 @@ use crate::failure::{Failure, Result};
 use crate::split::LineEnds;
 use crate::terminal::{Interrupt, Output, note};
 use crate::{Global, cli, engine, report};
-use incoder::{Event, FinishReason, InfillOptions, Infilling};
+use incoder::{Event, FinishReason, HoleEnd, InfillOptions, Infilling};
 
 pub fn run(args: &cli::Infill, global: &Global) -> Result<()> {
-    let documents = document::read_all(args)?;
+    let mut documents = document::read_all(args)?;
     if documents.len() > 1 && !(args.in_place || args.diff || global.json) {
         return Err(Failure::usage("several files are filled with --in-place, --diff or --json"));
     }
@@ -23,7 +23,7 @@ pub fn run(args: &cli::Infill, global: &Global) -> Result<()> {
     let mut engine = prepared.load(global)?;
     let mut output = Output::new(&interrupt.cancel);
     let mut open = 0;
-    for document in &documents {
+    for document in &mut documents {
         open += fill(document, args, &mut engine, &interrupt, &mut output, global)?;
         if interrupt.was_pressed() || output.is_cancelled() {
             break;
@@ -38,7 +38,7 @@ pub fn run(args: &cli::Infill, global: &Global) -> Result<()> {
 
 /// What can be said of a document before the model is loaded.
 fn check(document: &Document, args: &cli::Infill, prepared: &engine::Prepared<'_>) -> Result<()> {
-    if !args.decoding.allow_sentinels {
+    if args.shown.sentinels() == incoder::Sentinels::Refuse {
         document.refuse_sentinels(&prepared.tokenizer)?;
     }
     let (holes, extra) = (document.parts.len() - 1, usize::from(!args.no_extra_sentinel));
@@ -59,7 +59,7 @@ fn check(document: &Document, args: &cli::Infill, prepared: &engine::Prepared<'_
 
 /// Fills one document and shows or writes it; how many of its holes the model did not end.
 fn fill(
-    document: &Document,
+    document: &mut Document,
     args: &cli::Infill,
     engine: &mut engine::Engine,
     interrupt: &Interrupt,
@@ -73,7 +73,15 @@ fn fill(
         retries: args.retries,
         stop: args.stop.iter().map(unescape).collect(),
         extra_sentinel: !args.no_extra_sentinel,
-        sentinels: super::sentinels(args.decoding.allow_sentinels),
+        sentinels: args.shown.sentinels(),
+        overflow: args.shown.overflow.into(),
+        // Parts are the published form's input, and get its prompt.
+        look_back: args.lookback.or(args.parts.is_some().then_some(0)),
+        end: match (args.single_line, args.whole_region) {
+            (true, _) => HoleEnd::Line,
+            (_, true) => HoleEnd::Mask,
+            _ => HoleEnd::Auto,
+        },
         heal: !args.decoding.no_heal,
         lookup: super::lookup(&args.decoding),
         cancel: interrupt.cancel.clone(),
@@ -83,39 +91,47 @@ fn fill(
     let plain = !(global.json || args.diff || args.in_place || args.candidates > 1);
     let stays = args.retries == 1 && document.ends == LineEnds::AsTheyAre;
     let streams = plain && (output.is_terminal() || stays);
-    let mut growing = Growing { parts: &document.parts, next: 0, quiet: global.quiet };
+    let mut growing = Growing { next: 0, quiet: global.quiet };
+    let lines = document.lines();
     if streams {
         output.exact(document.mark());
     }
     let mut made = Vec::new();
-    for _ in 0..args.candidates {
+    for candidate in 0..args.candidates {
         let mut on_event = |event: Event<'_>| {
+            if let Event::Window { window, .. } = event {
+                if candidate == 0 {
+                    super::note_window(global.quiet, &window, lines);
+                }
+                return;
+            }
             // From here on there is something to print; before, Ctrl-C ends the program at once.
             interrupt.generating();
             if streams {
-                growing.show(event, output);
+                growing.show(&document.parts, event, output);
             }
         };
         let filled = incoder::infill(&mut engine.session, &engine.tokenizer, &document.parts, &options, &mut on_event);
-        made.push(document.in_file_form(pollster::block_on(filled)?));
+        made.push(pollster::block_on(filled)?);
         // The next candidate draws other tokens from the same prompt, which stays in the cache.
         options.sampling.seed = options.sampling.seed.wrapping_add(1);
         if interrupt.was_pressed() {
             break;
         }
     }
+    document.to_file_form(&mut made);
     let filled = &made[0];
     if global.json {
         let file = document.file.as_ref().map(|(path, _)| path.as_path());
-        output.exact(&report::infilling(&made, file.filter(|_| args.files().count() > 1))?);
+        output.exact(&report::infilling(&document.parts, &made, file.filter(|_| args.files().count() > 1))?);
     } else if args.candidates > 1 {
         several(&made, output);
     } else if args.diff {
         diff(document, filled, output);
     } else if streams {
-        growing.reach(document.parts.len(), output);
+        growing.reach(&document.parts, document.parts.len(), output);
     } else if plain {
-        whole(filled, output);
+        whole(&document.parts, filled, output);
     }
     output.end_line();
     let open = made.iter().flat_map(|filled| &filled.infills).filter(|infill| !ended(infill.finish_reason)).count();
@@ -146,24 +162,23 @@ fn several(made: &[Infilling], output: &mut Output) {
 }
 
 /// The document as it grows: each part when its hole is reached, the new text in colour.
-struct Growing<'a> {
-    parts: &'a [String],
+struct Growing {
     /// The first part that was not shown yet.
     next: usize,
     quiet: bool,
 }
 
-impl Growing<'_> {
-    fn show(&mut self, event: Event<'_>, output: &mut Output) {
+impl Growing {
+    fn show(&mut self, parts: &[String], event: Event<'_>, output: &mut Output) {
         match event {
             Event::Retry { attempt } => {
                 self.next = 0;
                 output.end_line();
                 note(self.quiet, &format!("a hole was not ended by the model: attempt {attempt} begins"));
             }
-            Event::Prefilled { index, .. } => self.reach(index + 1, output),
+            Event::Prefilled { index, .. } => self.reach(parts, index + 1, output),
             Event::Token { index, text, .. } | Event::End { index, text, .. } => {
-                self.reach(index + 1, output);
+                self.reach(parts, index + 1, output);
                 output.filled(&whole_characters(text));
             }
             _ => {}
@@ -171,15 +186,15 @@ impl Growing<'_> {
     }
 
     /// Shows the parts before part `end` that were not shown yet.
-    fn reach(&mut self, end: usize, output: &mut Output) {
-        self.parts[self.next..end.max(self.next)].iter().for_each(|part| output.given(part));
+    fn reach(&mut self, parts: &[String], end: usize, output: &mut Output) {
+        parts[self.next..end.max(self.next)].iter().for_each(|part| output.given(part));
         self.next = end.max(self.next);
     }
 }
 
 /// The whole result at once.
-fn whole(filled: &Infilling, output: &mut Output) {
-    for (i, part) in filled.parts.iter().enumerate() {
+fn whole(parts: &[String], filled: &Infilling, output: &mut Output) {
+    for (i, part) in parts.iter().enumerate() {
         output.given(part);
         if let Some(infill) = filled.infills.get(i) {
             output.filled(&infill.text);

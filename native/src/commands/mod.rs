@@ -14,7 +14,7 @@ use crate::cli::{self, Decoding, Prompt};
 use crate::failure::{Failure, Result};
 use crate::terminal::note;
 use crate::{Global, engine, input, text};
-use incoder::{Lookup, Sampling, Sentinels, Session};
+use incoder::{Lookup, Sampling, Sentinels, Session, Window};
 use std::path::Path;
 
 /// How tokens are chosen, from the flags.
@@ -48,40 +48,48 @@ fn lookup(flags: &Decoding) -> Lookup {
     if flags.no_lookup { Lookup::Off } else { Lookup::Auto }
 }
 
-fn sentinels(allow: bool) -> Sentinels {
-    if allow { Sentinels::Allow } else { Sentinels::Refuse }
+/// Says which part of a text was used, where that is not all of it.
+fn note_window(quiet: bool, window: &Window, lines: usize) {
+    if window.left_out_tokens > 0 {
+        let Window { first_line, last_line, tokens, left_out_tokens } = window;
+        let what = format!("{tokens} tokens; about {left_out_tokens} did not fit");
+        note(quiet, &format!("used lines {first_line}–{last_line} of {lines} ({what})"));
+    }
 }
 
 /// A prompt as it was given: exactly one of text, file and ids.
 enum Given<'a> {
-    /// With what to call it in a message.
-    Text(String, String),
+    /// With the name of the file that it is from.
+    Text(String, Option<String>),
     Ids(&'a [u32]),
 }
 
 fn prompt(flags: &Prompt, escape: bool) -> Result<Given<'_>> {
     match (&flags.prompt, &flags.file, &flags.ids) {
-        (Some(text), _, _) if escape => Ok(Given::Text(cli::unescaped(text), "the prompt".to_owned())),
-        (Some(text), _, _) => Ok(Given::Text(text.clone(), "the prompt".to_owned())),
-        (_, Some(path), _) => Ok(Given::Text(input::read_text(path)?, input::name_of(path))),
+        (Some(text), _, _) if escape => Ok(Given::Text(cli::unescaped(text), None)),
+        (Some(text), _, _) => Ok(Given::Text(text.clone(), None)),
+        (_, Some(path), _) => Ok(Given::Text(input::read_text(path)?, Some(input::name_of(path)))),
         (_, _, Some(ids)) => Ok(Given::Ids(&ids.0)),
         _ => Err(Failure::usage("no prompt: give -p TEXT, -f FILE (- for stdin) or --ids IDS")),
     }
 }
 
 /// What can be said of a prompt before the model is loaded.
-fn check_prompt(given: &Given<'_>, allow_sentinels: bool, prepared: &engine::Prepared<'_>) -> Result<()> {
+fn check_prompt(given: &Given<'_>, sentinels: Sentinels, prepared: &engine::Prepared<'_>) -> Result<()> {
     match given {
         Given::Text(text, name) => {
-            let Some(found) = prepared.tokenizer.find_sentinel(text).filter(|_| !allow_sentinels) else {
+            let Some(found) = prepared.tokenizer.find_sentinel(text).filter(|_| sentinels == Sentinels::Refuse) else {
                 return Ok(());
             };
             let (line, column) = text::place(&text[..found.at]);
-            let name_of = prepared.tokenizer.token_bytes(found.id).unwrap_or_default();
-            Err(Failure::usage(format!(
-                "{name}:{line}:{column}: the text spells the sentinel {}: take it out, or give --allow-sentinels to have it taken as one",
-                String::from_utf8_lossy(name_of)
-            )))
+            let sentinel = prepared.tokenizer.token_bytes(found.id).unwrap_or_default();
+            let sentinel = String::from_utf8_lossy(sentinel);
+            let where_it_is = match name {
+                Some(name) => format!("{name}:{line}:{column}"),
+                None => format!("line {line}, column {column}"),
+            };
+            let advice = "take it out, or give --sentinels literal";
+            Err(Failure::usage(format!("{where_it_is}: the text spells the sentinel {sentinel}: {advice}")))
         }
         Given::Ids([]) => Err(Failure::usage("--ids: the prompt is empty: give at least one id")),
         Given::Ids(ids) if ids.len() > prepared.capacity() => {

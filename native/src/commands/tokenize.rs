@@ -17,7 +17,7 @@ pub fn tokenize(args: &cli::Tokenize, global: &Global) -> Result<()> {
     let tokenizer = engine::open_tokenizer(&args.model, global)?;
     let text = super::given_text(args.prompt.as_deref(), args.file.as_deref())?;
     // Special tokens in the text are what they are: this command shows what a text is to the model.
-    let ids = tokenizer.encode_with(&text, Sentinels::Allow, !args.no_bos)?;
+    let ids = tokenizer.encode_with(&text, Sentinels::Parse, !args.no_bos)?;
     let mut output = Output::new(&Cancel::default());
     if global.json {
         let pieces = ids.iter().map(|id| tokenizer.piece(*id)).collect();

@@ -2,7 +2,7 @@
 
 import { isolateHistory } from '@codemirror/commands';
 import { EditorView } from '@codemirror/view';
-import type { FinishReason, GenerateOptions, Generation, InCoder, Infilling, TokenEvent } from 'incoder';
+import type { FinishReason, GenerateOptions, Generation, InCoder, Infilling, TokenEvent, Window } from 'incoder';
 import { duration, number, plural } from './dom.js';
 import { MARKER, markers, runField, setCurrent, setRegions, setRunning } from './editor.js';
 import type { Region } from './editor.js';
@@ -161,10 +161,8 @@ export class Runner {
       return this.say('There are holes before the cursor: Infill fills them. Extend continues text without holes.');
     }
     await this.run([at], '', settings, async (options, onEvent) => {
-      const fitting = await fitPrompt(engine, prompt, settings.maxTokens);
-      const generation = await drain(engine.generateStream(fitting, options), onEvent);
-      const notes = fitting.length < prompt.length ? [cutNote(prompt.length - fitting.length, 0)] : [];
-      return { result: generation, finals: [generation], notes };
+      const generation = await drain(engine.generateStream(prompt, options), onEvent);
+      return { result: generation, finals: [generation], notes: windowNotes([generation.window]) };
     });
   }
 
@@ -175,10 +173,8 @@ export class Runner {
     if (holes.length === 0) return this.say('There is no hole. Put the cursor where one should be and press Add mask.');
     await this.run(holes, MARKER, settings, async (options, onEvent) => {
       const input = { text, marker: MARKER };
-      const infilling = await drain(engine.infillStream(input, { ...options, onOverflow: 'trim' }), onEvent);
-      const { trimmed } = infilling;
-      const notes = trimmed && trimmed.start + trimmed.end > 0 ? [cutNote(trimmed.start, trimmed.end)] : [];
-      return { result: infilling, finals: infilling.infills, notes };
+      const infilling = await drain(engine.infillStream(input, options), onEvent);
+      return { result: infilling, finals: infilling.infills, notes: windowNotes(infilling.windows) };
     });
   }
 
@@ -288,23 +284,11 @@ async function drain<T>(stream: AsyncGenerator<TokenEvent, T>, onEvent: (event: 
   }
 }
 
-/** The end of `prompt` that leaves the context room for the answer. */
-async function fitPrompt(engine: InCoder, prompt: string, maxTokens: number): Promise<string> {
-  const room = Math.max(1, engine.info.contextLength - maxTokens);
-  let text = prompt;
-  for (;;) {
-    const count = await engine.tokenizer.count(text);
-    if (count <= room) return text;
-    // A little more than the average says, so that a few rounds are enough.
-    text = text.slice(Math.ceil(text.length * (1 - (room / count) * 0.98)));
-  }
-}
-
-function cutNote(start: number, end: number): string {
-  const parts: string[] = [];
-  if (start > 0) parts.push(`${plural(start, 'character')} at the start`);
-  if (end > 0) parts.push(`${plural(end, 'character')} at the end`);
-  return `The text is longer than the context: the model did not see ${parts.join(' and ')}.`;
+/** Which part of the text the model was shown, where that is not all of it. */
+function windowNotes(windows: (Window | null)[]): string[] {
+  const shown = windows.filter((window) => window !== null).filter((window) => window.leftOutTokens > 0);
+  const lines = new Set(shown.map(({ firstLine, lastLine }) => `lines ${firstLine} to ${lastLine}`));
+  return lines.size === 0 ? [] : [`The text is longer than the context window: the model was shown ${[...lines].join(', ')}.`];
 }
 
 function done(slots: Slot[], placeholder: string, tokens: number): string {

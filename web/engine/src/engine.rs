@@ -2,10 +2,10 @@
 
 use crate::failure::thrown;
 use crate::folder::{JsFolder, WebFolder};
-use crate::options::{self, Load, Make};
+use crate::options::{self, Load, Make, Special};
 use incoder::{
-    Cancel, Config, Device, Error, Event, Folder, Gpu, GpuOptions, LoadOptions, MemoryPlan, Progress, Prompt,
-    Sentinels, Session, Tokenizer, Tuning,
+    Cancel, Config, Device, Error, Event, Folder, Gpu, GpuOptions, LoadOptions, MemoryPlan, Progress, Prompt, Session,
+    Tokenizer, Tuning,
 };
 use js_sys::Function;
 use serde_json::json;
@@ -180,13 +180,14 @@ impl Engine {
         text(&scored.map_err(thrown)?)
     }
 
-    /// The token ids of a text, after the token that comes first if `bos`.
+    /// The token ids of a text, after the token that comes first if `bos`; `special` says what text is that spells a special
+    /// token: `literal`, `reject` or `parse`.
     ///
     /// # Errors
-    /// A literal sentinel, unless `parse` allows them.
-    pub fn encode(&self, text: &str, bos: bool, parse: bool) -> Result<Vec<u32>, JsValue> {
-        let sentinels = if parse { Sentinels::Allow } else { Sentinels::Refuse };
-        self.tokenizer.encode_with(text, sentinels, bos).map_err(thrown)
+    /// Text that spells a special token, with `reject`.
+    pub fn encode(&self, text: &str, bos: bool, special: &str) -> Result<Vec<u32>, JsValue> {
+        let special: Special = options(&json!(special).to_string())?;
+        self.tokenizer.encode_with(text, special.into(), bos).map_err(thrown)
     }
 
     /// The text of token ids.

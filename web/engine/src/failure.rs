@@ -11,7 +11,7 @@ pub(crate) fn thrown(error: Error) -> JsValue {
         Error::Tensor { name, .. } => json!({ "tensor": name }),
         Error::Checkpoint { file, .. } | Error::Source { file, .. } => json!({ "file": file }),
         Error::OutOfMemory { what, need } => json!({ "what": what, "need": need }),
-        Error::Context { need, have } => json!({ "need": need, "have": have }),
+        Error::Context { need, have, trained } => json!({ "need": need, "have": have, "trained": trained }),
         Error::Kernel { name, .. } => json!({ "kernel": name }),
         _ => json!({}),
     };

@@ -1,6 +1,8 @@
 //! Options and results as the package writes them: camelCase JSON.
 
-use incoder::{FinishReason, GenerateOptions, InfillOptions, Kv, Lookup, Sampling, Sentinels, Timings};
+use incoder::{
+    FinishReason, GenerateOptions, HoleEnd, InfillOptions, Kv, Lookup, Overflow, Sampling, Sentinels, Timings, Window,
+};
 use serde::{Deserialize, Serialize};
 
 /// How a model is loaded.
@@ -59,12 +61,57 @@ pub(crate) struct Make {
     ignore_eos: bool,
     extra_sentinel: Option<bool>,
     max_retries: Option<usize>,
+    lookback: Option<usize>,
+    end: End,
+    max_prompt_tokens: Option<usize>,
+    on_overflow: OnOverflow,
+}
+
+/// What ends a hole, as the package's `end`.
+#[derive(Debug, Default, Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum End {
+    #[default]
+    Auto,
+    Mask,
+    Line,
+    Block,
+}
+
+impl From<End> for HoleEnd {
+    fn from(end: End) -> Self {
+        match end {
+            End::Auto => Self::Auto,
+            End::Mask => Self::Mask,
+            End::Line => Self::Line,
+            End::Block => Self::Block,
+        }
+    }
+}
+
+/// What to do with more text than the context window holds.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum OnOverflow {
+    #[default]
+    Window,
+    Error,
+}
+
+impl From<OnOverflow> for Overflow {
+    fn from(overflow: OnOverflow) -> Self {
+        match overflow {
+            OnOverflow::Window => Self::Window,
+            OnOverflow::Error => Self::Error,
+        }
+    }
 }
 
 #[derive(Debug, Default, Clone, Copy, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Special {
     #[default]
+    Literal,
     Reject,
     Parse,
 }
@@ -72,8 +119,9 @@ pub(crate) enum Special {
 impl From<Special> for Sentinels {
     fn from(special: Special) -> Self {
         match special {
+            Special::Literal => Self::Literal,
             Special::Reject => Self::Refuse,
-            Special::Parse => Self::Allow,
+            Special::Parse => Self::Parse,
         }
     }
 }
@@ -104,6 +152,8 @@ impl Make {
             lookup: self.lookup(),
             candidates: self.candidates.unwrap_or(default.candidates),
             sentinels: self.special_tokens.into(),
+            overflow: self.on_overflow.into(),
+            max_prompt_tokens: self.max_prompt_tokens,
             stop: self.stop,
             ignore_eos: self.ignore_eos,
             cancel,
@@ -121,9 +171,14 @@ impl Make {
             heal: self.heal.unwrap_or(default.heal),
             lookup: self.lookup(),
             sentinels: self.special_tokens.into(),
+            overflow: self.on_overflow.into(),
+            look_back: self.lookback,
+            max_prompt_tokens: self.max_prompt_tokens,
+            end: self.end.into(),
             begun: self.begun,
             stop: self.stop,
             cancel,
+            ..default
         }
     }
 }
@@ -159,6 +214,7 @@ pub(crate) struct Generation {
     candidates: Vec<Text>,
     prompt_tokens: usize,
     cached_tokens: usize,
+    window: Option<Shown>,
     timings: Times,
 }
 
@@ -169,18 +225,35 @@ impl From<incoder::Generation> for Generation {
             candidates: made.candidates.into_iter().map(text).collect(),
             prompt_tokens: made.prompt_tokens,
             cached_tokens: made.cached_tokens,
+            window: made.window.map(Shown::from),
             timings: made.timings.into(),
         }
     }
 }
 
-/// The package's `Infilling`.
+/// The package's `Window`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Shown {
+    first_line: usize,
+    last_line: usize,
+    tokens: usize,
+    left_out_tokens: usize,
+}
+
+impl From<Window> for Shown {
+    fn from(window: Window) -> Self {
+        let Window { first_line, last_line, tokens, left_out_tokens } = window;
+        Self { first_line, last_line, tokens, left_out_tokens }
+    }
+}
+
+/// The package's `Infilling`, without the texts that the package has itself.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Infilling {
-    text: String,
-    parts: Vec<String>,
     infills: Vec<Text>,
+    windows: Vec<Shown>,
     retries_attempted: usize,
     complete: bool,
     prompt_tokens: usize,
@@ -192,8 +265,7 @@ impl From<incoder::Infilling> for Infilling {
     fn from(made: incoder::Infilling) -> Self {
         let text = |c: incoder::Infill| Text { text: c.text, ids: c.ids, finish_reason: c.finish_reason };
         Self {
-            text: made.text,
-            parts: made.parts,
+            windows: made.windows.into_iter().map(Shown::from).collect(),
             infills: made.infills.into_iter().map(text).collect(),
             retries_attempted: made.retries_attempted,
             complete: made.complete,

@@ -7,8 +7,7 @@ import { Annotation, EditorSelection, Prec, StateEffect, StateField, Text } from
 import type { EditorState, Extension, Transaction } from '@codemirror/state';
 import { Decoration, EditorView, ViewPlugin, WidgetType, keymap, logException } from '@codemirror/view';
 import type { Command, DecorationSet, PluginValue, Rect, ViewUpdate } from '@codemirror/view';
-import { consumeTyped, firstLine, firstWord, headOf, holeAt, normalizeBreaks, steadyTailOf, trimOverlap } from './ghost.js';
-import type { Hole } from './ghost.js';
+import { consumeTyped, firstLine, firstWord, normalizeBreaks, trimOverlap } from './ghost.js';
 import type { InfillInput, InfillOptions, Infilling, TokenEvent } from './types.js';
 
 /** What a suggestion is asked for with: all text before and after the cursor. */
@@ -28,15 +27,13 @@ export interface Infiller {
 }
 
 export interface InfillSourceOptions {
-  /** Most characters of the text before the cursor that the model reads; 3000. */
-  prefixChars?: number;
-  /** Most characters of the text after the cursor that the model reads; 1000. */
-  suffixChars?: number;
   /**
-   * Most characters before the cursor, of its line or typed since the last suggestion, that the model reads as the beginning of the
-   * hole and not as text before it: what stands after the cursor is not read again for each of them; 200.
+   * Most tokens of the text around the cursor that the model reads; 1024. More context takes longer to read: the first time, and
+   * whenever the cursor has moved far.
    */
-  begunChars?: number;
+  maxPromptTokens?: number;
+  /** Lines before the cursor that are read as the beginning of the hole, see `InfillOptions`; 8. */
+  lookback?: number;
   /** Suggest no more than the rest of the line; false. */
   singleLine?: boolean;
   /** Anything else of the call; 48 tokens at temperature 0.2 unless said otherwise. */
@@ -58,19 +55,17 @@ export type GhostTextOptions = GhostSettings &
 
 /** Makes an engine a `complete`. While `getEngine` gives null there are no suggestions. */
 export function infillSource(getEngine: () => Infiller | null, options: InfillSourceOptions = {}): Complete {
-  const { prefixChars = 3000, suffixChars = 1000, begunChars = 200, singleLine = false, infill = {} } = options;
-  let hole: Hole | null = null;
+  const { maxPromptTokens = 1024, lookback = 8, singleLine = false, infill = {} } = options;
   return async function* ({ prefix, suffix, signal }) {
     const engine = getEngine();
     if (!engine) return;
-    hole = holeAt(hole, prefix, suffix, begunChars);
-    const input = { prefix: steadyTailOf(hole.prefix, prefixChars), begun: hole.begun, suffix: headOf(suffix, suffixChars) };
-    const events = engine.infillStream(input, {
+    const events = engine.infillStream({ prefix, suffix }, {
       maxTokens: 48,
       temperature: 0.2,
-      onOverflow: 'trim',
+      maxPromptTokens,
+      lookback,
+      ...(singleLine && { end: 'line' }),
       ...infill,
-      stop: [...(infill.stop ?? []), ...(singleLine ? ['\n'] : [])],
       supersede: true,
       signal,
     });

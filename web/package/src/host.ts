@@ -5,7 +5,6 @@ import { openFolder } from './files/folder.js';
 import { keepTuning, keptTuning } from './files/tuning.js';
 import { describe, openingDevice, requireAdapter } from './gpu.js';
 import type { Calls, Failure, Infill, LoadRequest, Loaded, Method, ToClient, ToHost } from './protocol.js';
-import { trimParts } from './trim.js';
 import type { AdapterSpeed, Candidate, Generation, Infilling, LoadProgress, Score, TokenEvent } from './types.js';
 import { wasm, type Wasm } from './wasm.js';
 
@@ -107,8 +106,8 @@ export class Host {
     const { CancelFlag } = await wasm();
     switch (method) {
       case 'encode': {
-        const [text, bos, parse] = args as Calls['encode'];
-        return [...engine.encode(aText(text), bos, parse)];
+        const [text, bos, special] = args as Calls['encode'];
+        return [...engine.encode(aText(text), bos, special)];
       }
       case 'decode': {
         const [ids, skipSpecial] = args as Calls['decode'];
@@ -135,7 +134,7 @@ export class Host {
       case 'score': {
         const [text, top] = args as Calls['score'];
         if (!Number.isInteger(top) || top < 0) throw new InCoderError('INVALID_ARGUMENT', `topLogprobs is ${top}, expected 0 or more`);
-        const ids = typeof text === 'string' ? engine.encode(text, true, false) : tokenIds(text);
+        const ids = typeof text === 'string' ? engine.encode(text, true, 'literal') : tokenIds(text);
         return this.#timed(call, undefined, new CancelFlag(), async (flag) => {
           return JSON.parse(await engine.score(ids, top, flag)) as Score;
         });
@@ -292,7 +291,7 @@ function tokenIds(ids: number[]): Uint32Array {
 
 /** The options that the engine knows. */
 function making(options: Infill): string {
-  const { maxTimeMs: _time, supersede: _supersede, onOverflow: _overflow, ...rest } = options;
+  const { maxTimeMs: _time, supersede: _supersede, ...rest } = options;
   return JSON.stringify(rest);
 }
 
@@ -300,6 +299,7 @@ const NOTHING: Omit<Generation, keyof Candidate> = {
   candidates: [{ text: '', ids: [], finishReason: 'time' }],
   promptTokens: 0,
   cachedTokens: 0,
+  window: null,
   timings: { promptMs: 0, ttftMs: 0, decodeMs: 0, tokensPerSecond: 0 },
 };
 
@@ -316,9 +316,9 @@ function textsOf(made: Generation | Infilling | Score): Candidate[] {
 
 /** An infilling for which there was no time at all. */
 function unfilled(parts: string[], begun?: string): Infilling {
-  const { candidates: _, ...rest } = NOTHING;
+  const { candidates: _, window: _window, ...rest } = NOTHING;
   const infills = parts.slice(1).map((): Candidate => ({ text: '', ids: [], finishReason: 'time' }));
-  return { text: filledText(parts, infills, begun), parts, infills, retriesAttempted: 0, complete: false, ...rest };
+  return { text: filledText(parts, infills, begun), parts, infills, windows: [], retriesAttempted: 0, complete: false, ...rest };
 }
 
 /** The parts with what is between them. */
@@ -337,20 +337,18 @@ async function infill(
   if (!Number.isInteger(candidates) || candidates < 1) {
     throw new InCoderError('INVALID_ARGUMENT', `candidates is ${candidates}, expected 1 or more`, { candidates });
   }
-  const context = (JSON.parse(engine.info()) as { contextLength: number }).contextLength;
-  const fitted = options.onOverflow === 'trim' ? trimParts(engine, parts, context, options) : { parts };
   const made: Infilling[] = [];
   for (let i = 0; i < candidates; i++) {
     const one = { ...options, seed: (options.seed ?? 0) + i };
     // Only the first candidate streams: the events of several would run into each other.
-    const json = await engine.infill(fitted.parts, making(one), flag, i === 0 ? tell(emit) : () => undefined).catch((error: unknown) => {
+    const json = await engine.infill(parts, making(one), flag, i === 0 ? tell(emit) : () => undefined).catch((error: unknown) => {
       // No time is left for this candidate; those before it are kept.
       if (i > 0 && cancelled(error)) return JSON.stringify(unfilled(parts, options.begun));
       throw error;
     });
     const filled = JSON.parse(json) as Infilling;
     const text = filledText(parts, filled.infills, options.begun);
-    made.push({ ...filled, parts, text, ...('trimmed' in fitted && { trimmed: fitted.trimmed }) });
+    made.push({ ...filled, parts, text });
   }
   const [first, ...alternatives] = made as [Infilling, ...Infilling[]];
   return alternatives.length > 0 ? { ...first, alternatives } : first;

@@ -107,12 +107,12 @@ export class InCoder {
     this.#connection = connection;
     this.#losses = losses;
     this.info = info;
-    const encode: Tokenizer['encode'] = (text, { bos = true, specialTokens = 'reject' } = {}) =>
-      connection.call('encode', [text, bos, specialTokens === 'parse']);
+    const encode: Tokenizer['encode'] = (text, { bos = true, specialTokens = 'literal' } = {}) =>
+      connection.call('encode', [text, bos, specialTokens]);
     this.tokenizer = {
       encode,
       decode: (ids, { skipSpecial = false } = {}) => connection.call('decode', [ids, skipSpecial]),
-      count: async (text) => (await encode(text, { specialTokens: 'parse' })).length,
+      count: async (text) => (await encode(text)).length,
     };
   }
 
@@ -129,7 +129,8 @@ export class InCoder {
 
   /** Fills every hole of `input`. */
   async infill(input: InfillInput, options: InfillOptions = {}): Promise<Infilling> {
-    const { plain, ...rest } = split(options);
+    // Parts are the published form's input, and get its prompt.
+    const { plain, ...rest } = split('parts' in input ? { lookback: 0, ...options } : options);
     const begun = 'prefix' in input && input.begun !== undefined && { begun: input.begun };
     return this.#connection.call('infill', [parts(input), { ...plain, ...begun }], rest);
   }

@@ -1,7 +1,7 @@
 /** What crosses the border between the page and the worker. Everything is structured-cloneable. */
 
 import type { ErrorCode, ErrorDetails } from './errors.js';
-import type { AdapterInfo, GenerateOptions, InfillOptions, LoadOptions, LoadProgress, LostInfo, TokenEvent } from './types.js';
+import type { AdapterInfo, GenerateOptions, InfillOptions, LoadOptions, LoadProgress, LostInfo, SpecialTokens, TokenEvent } from './types.js';
 
 /** Options without what cannot be cloned; aborts travel as `Cancel`. */
 export type Plain<T> = Omit<T, 'signal' | 'onToken' | 'onProgress'>;
@@ -19,7 +19,7 @@ export interface Calls {
   generate: [prompt: string | number[], options: Plain<GenerateOptions>];
   infill: [parts: string[], options: Infill];
   score: [text: string | number[], topLogprobs: number];
-  encode: [text: string, bos: boolean, parse: boolean];
+  encode: [text: string, bos: boolean, special: SpecialTokens];
   decode: [ids: number[], skipSpecial: boolean];
   heap: [];
   dispose: [];

@@ -77,6 +77,21 @@ export interface TokenEvent {
   attempt?: number;
 }
 
+/** What text is that spells a special token. */
+export type SpecialTokens = 'literal' | 'reject' | 'parse';
+
+/** The part of a text that the model was shown. */
+export interface Window {
+  /** Its first line, counted from 1. */
+  firstLine: number;
+  /** Its last line. */
+  lastLine: number;
+  /** Its tokens, without sentinels. */
+  tokens: number;
+  /** Tokens of the text outside it, estimated from its size; 0 where all of it was shown. */
+  leftOutTokens: number;
+}
+
 /** How text is made. The defaults are the published ones. */
 export interface GenerateOptions {
   /** Most new tokens, of each region when infilling; 128. */
@@ -103,8 +118,18 @@ export interface GenerateOptions {
   ignoreEos?: boolean;
   /** Try what followed the same tokens before, several tokens a step: the text is the same; true. */
   lookup?: boolean;
-  /** Whether a literal sentinel (`<|mask:0|>`) in the text is an error or a sentinel; `reject`. */
-  specialTokens?: 'reject' | 'parse';
+  /**
+   * What text is that spells a special token of the model, such as `<|mask:0|>` or `<s>`: text like any other (`literal`, the
+   * default), an error (`reject`), or the special token itself (`parse`), which the model may then generate, too.
+   */
+  specialTokens?: SpecialTokens;
+  /**
+   * What to do with text that the context window cannot hold: `window` (the default) shows the model the text around the hole, or
+   * the end of a prompt, and the result says which part that was; `error` rejects with `CONTEXT_OVERFLOW`.
+   */
+  onOverflow?: 'window' | 'error';
+  /** Most tokens of the prompt, where that is less than the context window has room for: a shorter prompt is read sooner. */
+  maxPromptTokens?: number;
   /** Let this call end the one that runs, which then rejects with the reason `superseded`. */
   supersede?: boolean;
   /** Rejects with the signal's reason within one token or prefill chunk; what was computed stays cached. */
@@ -118,8 +143,18 @@ export interface InfillOptions extends GenerateOptions {
   extraSentinel?: boolean;
   /** Attempts in all until every region has ended; 1. */
   maxRetries?: number;
-  /** What to do with more text than the context holds; `error`. `trim` takes the far ends of prefix and suffix. */
-  onOverflow?: 'error' | 'trim';
+  /**
+   * How many lines before a cursor are put into the hole, as its beginning, instead of before it: the model goes on from them, and
+   * finds more. The hole begins at a line whose number is a multiple of this, between this many and twice as many lines before the
+   * cursor, so that it stays the same while lines are typed. 8 for one hole, 0 for several and for `{ parts }`; 0 is the published prompt.
+   */
+  lookback?: number;
+  /**
+   * What ends a hole beside stop texts and `maxTokens`: the model alone (`mask`), also a line break (`line`), or also a line that
+   * repeats the text behind the hole or is indented less than the cursor's line (`block`). `auto`, the default, is `block` with
+   * look-back and `mask` without.
+   */
+  end?: 'auto' | 'mask' | 'line' | 'block';
 }
 
 /** What is to be filled: around one cursor, between parts, or at every marker of a text. */
@@ -161,6 +196,8 @@ export interface Generation extends Candidate {
   promptTokens: number;
   /** Of these, tokens that were still in the KV cache. */
   cachedTokens: number;
+  /** The part of a text prompt that was shown; null for token ids. */
+  window: Window | null;
   timings: Timings;
 }
 
@@ -176,8 +213,8 @@ export interface Infilling {
   promptTokens: number;
   cachedTokens: number;
   timings: Timings;
-  /** Characters that `onOverflow: 'trim'` left out of the prompt at the far ends; the texts above hold them still. */
-  trimmed?: { start: number; end: number };
+  /** The part of the document that was shown for each hole; the texts above hold all of it. */
+  windows: Window[];
   /** The other candidates, drawn with the seeds that follow. */
   alternatives?: Infilling[];
 }
@@ -195,7 +232,7 @@ export interface Score {
 
 /** Text to token ids and back. */
 export interface Tokenizer {
-  encode(text: string, options?: { bos?: boolean; specialTokens?: 'reject' | 'parse' }): Promise<number[]>;
+  encode(text: string, options?: { bos?: boolean; specialTokens?: SpecialTokens }): Promise<number[]>;
   decode(ids: number[], options?: { skipSpecial?: boolean }): Promise<string>;
   /** Tokens of `text`, the one that comes first included. */
   count(text: string): Promise<number>;

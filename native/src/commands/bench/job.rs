@@ -16,6 +16,9 @@ const HOLE: usize = 32;
 const SENTINELS: usize = 3;
 /// Tokens that were typed into the hole before.
 const BEGUN: usize = 8;
+/// Tokens in a hole that begins eight lines early, and of the line that is typed.
+const LOOKED_BACK: usize = 96;
+const LINE: usize = 12;
 /// New tokens of a warm-up: kernels are compiled by then.
 const WARM_UP_TOKENS: usize = 2;
 
@@ -34,6 +37,8 @@ pub enum Job {
     InfillTyped,
     /// The first token for the same hole, after one more token was typed into it.
     InfillBegun,
+    /// The first token for a hole that begins some lines before the cursor, after a line was typed.
+    InfillLine,
 }
 
 /// A loaded model, and what jobs need beside it.
@@ -124,6 +129,7 @@ impl Measurement for Job {
             Self::Infill => LEFT + RIGHT + SENTINELS + HOLE,
             Self::InfillTyped => LEFT + 1 + RIGHT + SENTINELS,
             Self::InfillBegun => LEFT + RIGHT + SENTINELS + BEGUN + 1,
+            Self::InfillLine => LEFT + RIGHT + SENTINELS + LOOKED_BACK + LINE,
         }
     }
 
@@ -176,11 +182,14 @@ impl Job {
                 let first_ms = bench.generate(HOLE.min(most), start).await?;
                 Ok(Time { first_ms, ms: ms_since(start) })
             }
-            Self::InfillTyped | Self::InfillBegun => {
+            Self::InfillTyped | Self::InfillBegun | Self::InfillLine => {
                 // Another token each time: what stands before it is in the cache, and nothing behind it is.
                 let typed = vec![(repetition % bench.session.config().vocab_size) as u32];
                 let ids = match self {
                     Self::InfillTyped => [bench.ids(LEFT), typed, rest].concat(),
+                    Self::InfillLine => {
+                        [bench.ids(LEFT), rest, bench.ids(LOOKED_BACK), typed, bench.ids(LINE - 1)].concat()
+                    }
                     _ => [bench.ids(LEFT), rest, bench.ids(BEGUN), typed].concat(),
                 };
                 let start = Instant::now();
@@ -238,9 +247,10 @@ impl Job {
                 // The first token comes from the prompt's last step.
                 vec![reads(work.prefill_bytes(0, prompt) + work.decode_bytes(prompt, HOLE - 1), row)]
             }
-            Self::InfillTyped | Self::InfillBegun => {
+            Self::InfillTyped | Self::InfillBegun | Self::InfillLine => {
                 let (test, depth, prompt) = match self {
                     Self::InfillTyped => ("infill_typed", LEFT, 1 + RIGHT + SENTINELS),
+                    Self::InfillLine => ("infill_line", LEFT + RIGHT + SENTINELS + LOOKED_BACK, LINE),
                     _ => ("infill_begun", LEFT + RIGHT + SENTINELS + BEGUN, 1),
                 };
                 let row = Row {
@@ -266,6 +276,7 @@ impl fmt::Display for Job {
             Self::Infill => write!(f, "infill {LEFT} _ {RIGHT}, {HOLE} new"),
             Self::InfillTyped => write!(f, "infill, a token typed"),
             Self::InfillBegun => write!(f, "infill, a token typed in it"),
+            Self::InfillLine => write!(f, "infill, a line typed in it"),
         }
     }
 }

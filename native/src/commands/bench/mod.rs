@@ -144,7 +144,7 @@ fn measure(
         return Err(Failure::usage(format!("nothing fits a context of {have_tokens} tokens: see -c")));
     }
     let limit = setting.limit.as_ref().map(|limit| limit.read_gb_per_second);
-    let table = Table::new(form, &setting);
+    let table = Table::new(form, &setting, args.profile);
     output.given(&table.head(&setting));
     let bar = Steps::new(asked.len() * (args.repetitions + 1), global.quiet);
     let mut rows = Vec::new();
@@ -192,7 +192,7 @@ fn jobs(args: &cli::Bench) -> Result<Vec<Box<dyn Measurement>>> {
         None => {}
     }
     if !args.no_infill {
-        jobs.extend([Job::Infill, Job::InfillTyped, Job::InfillBegun]);
+        jobs.extend([Job::Infill, Job::InfillTyped, Job::InfillBegun, Job::InfillLine]);
     }
     if jobs.is_empty() {
         return Err(Failure::usage("nothing to measure: -p and -n are 0, and there is no infilling"));

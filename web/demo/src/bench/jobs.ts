@@ -13,6 +13,9 @@ const HOLE = 32;
 const SENTINELS = 3;
 /** Tokens that were typed into the hole before. */
 const BEGUN = 8;
+/** Tokens in a hole that begins eight lines early, and of the line that is typed. */
+const LOOKED_BACK = 96;
+const LINE = 12;
 /** New tokens of a warm-up: kernels are compiled by then. */
 const WARM_UP_TOKENS = 2;
 
@@ -138,9 +141,10 @@ export function jobs(settings: Settings, engine: InCoder, work: Work, limit: num
   const rest = ids(RIGHT + SENTINELS);
   const typed = typing('infill_typed', 'infill, a token typed', ids(LEFT), rest);
   const begun = typing('infill_begun', 'infill, a token typed in it', [...ids(LEFT), ...rest, ...ids(BEGUN)], []);
+  const line = typing('infill_line', 'infill, a line typed in it', [...ids(LEFT), ...rest, ...ids(LOOKED_BACK)], ids(LINE - 1));
   return [
     ...(prompt > 0 ? [prefill] : []),
     ...(count > 0 ? depths.map(decode) : []),
-    ...(infill ? [hole, typed, begun] : []),
+    ...(infill ? [hole, typed, begun, line] : []),
   ];
 }

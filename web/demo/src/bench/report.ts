@@ -12,7 +12,7 @@ export interface Spread {
 
 /** One measurement; a figure that makes no sense for it is null. */
 export interface Row {
-  test: 'prefill' | 'first_token' | 'decode' | 'infill' | 'infill_typed' | 'infill_begun';
+  test: 'prefill' | 'first_token' | 'decode' | 'infill' | 'infill_typed' | 'infill_begun' | 'infill_line';
   label: string;
   /** Tokens prefilled. */
   prompt_tokens: number;
