@@ -138,7 +138,7 @@ impl Document {
     }
 
     /// Gives the parts and the results the form that the file has: with its line ends and its byte-order mark.
-    pub fn to_file_form(&mut self, made: &mut [Infilling]) {
+    pub fn put_in_file_form(&mut self, made: &mut [Infilling]) {
         let (mark, ends) = (self.mark(), self.ends);
         for infill in made.iter_mut().flat_map(|made| made.infills.iter_mut().chain(&mut made.alternatives)) {
             infill.text = ends.to_file(&whole_characters(&infill.text)).into_owned();

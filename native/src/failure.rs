@@ -73,6 +73,7 @@ impl From<incoder::Error> for Failure {
                 "{error}; -c makes it larger (the model was trained with {trained}), and --context window uses the part of a \
                  text that fits"
             ),
+            E::KvOverflow { .. } => format!("{error} (--kv f32)"),
             _ => error.to_string().replace("have it taken as literal text", "give --sentinels literal"),
         };
         Self { code, message }

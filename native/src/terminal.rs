@@ -99,6 +99,11 @@ impl Interrupt {
         self.generating.store(true, Ordering::SeqCst);
     }
 
+    /// From here on there is nothing to print again: what was made before is done.
+    pub fn preparing(&self) {
+        self.generating.store(false, Ordering::SeqCst);
+    }
+
     pub fn was_pressed(&self) -> bool {
         self.pressed.load(Ordering::SeqCst)
     }

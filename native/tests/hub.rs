@@ -337,7 +337,7 @@ fn a_listing_of_another_size_does_not_touch_a_good_file() {
 fn a_model_larger_than_the_disk_is_not_begun() {
     let home = Home::new();
     home.hub.fault("/api/", usize::MAX, Fault::ListedSize(WEIGHTS, 1 << 62));
-    assert_says(&home.run(&PULL).refused(RUNTIME), &["needs 4.00 EiB more", "free", "HF_HOME"]);
+    assert_says(&home.run(&PULL).refused(RUNTIME), &["needs 4.61 EB more", "free", "HF_HOME"]);
     assert!(home.hub.files_seen().is_empty());
     home.hub.fault("/api/", usize::MAX, Fault::ListedSize("config.json", u64::MAX));
     assert_says(&home.run(&PULL).refused(MODEL), &["sizes that no disk has"]);

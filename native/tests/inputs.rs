@@ -75,7 +75,7 @@ fn a_byte_order_mark_is_kept_and_not_counted() {
     let parts = place.file("parts.json", format!("\u{feff}{}", serde_json::json!([LEFT, RIGHT])));
     let expected = infill(&model, &[&plain, "--at", "2:12", "--lookback", "0"]).ok();
     assert_eq!(infill(&model, &["--parts", &parts]).ok(), expected);
-    let tokens = |file: &str| model.run("tokenize", &["-f", file]).ok();
+    let tokens = |file: &str| run(&["tokenize", "-m", model.path(), "-f", file]).ok();
     assert_eq!(tokens(&marked), tokens(&plain));
 }
 

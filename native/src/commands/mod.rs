@@ -34,7 +34,7 @@ fn sampling(flags: &Decoding) -> Sampling {
 /// Says that keys or values did not fit into an fp16 cache, where that was found.
 fn note_overflow(session: &Session, global: &Global) {
     if let Some(overflow) = session.overflow() {
-        note(global.quiet, &format!("{overflow}; this was done on the way"));
+        note(global.quiet, &format!("{overflow}, as was done on the way (--kv f32 does so from the beginning)"));
     }
 }
 
