@@ -250,6 +250,36 @@ fn habits_of_other_programs_are_understood() {
     assert_eq!(run(&["models", "list"]).code, 0);
 }
 
+/// Beside a software adapter the faster of the two computes: measured once, kept in a file, and taken from it then.
+#[test]
+fn the_faster_of_cpu_and_software_adapter_is_taken() {
+    let (place, model) = (Place::new(), Model::tiny());
+    let kept = place.path("incoder/devices.json");
+    let device = || {
+        let mut command = program(&["generate", "-m", model.path(), "-p", "x", "-n", "1", "-v"]);
+        command.env("XDG_CACHE_HOME", place.0.path());
+        let ran = finish(command);
+        assert_eq!(ran.code, 0, "{ran:?}");
+        ran.stderr.lines().find_map(|line| Some(line.split_once("M parameters, on ")?.1.to_owned())).unwrap()
+    };
+    let measured = device();
+    // Hardware is not timed against the CPU.
+    let Ok(text) = fs::read_to_string(&kept) else { return };
+    let mut times: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let (_, entry) = times.as_object_mut().unwrap().iter_mut().next().unwrap();
+    let faster = |entry: &serde_json::Value| entry["cpu"].as_f64().unwrap() < entry["adapter"].as_f64().unwrap();
+    assert_eq!(measured == "the CPU", faster(entry), "{entry}");
+    for (cpu, adapter) in [(1.0, 2.0), (2.0, 1.0)] {
+        let (_, entry) = times.as_object_mut().unwrap().iter_mut().next().unwrap();
+        *entry = serde_json::json!({ "cpu": cpu, "adapter": adapter });
+        fs::write(&kept, times.to_string()).unwrap();
+        assert_eq!(device() == "the CPU", cpu < adapter);
+    }
+    fs::write(&kept, "damaged").unwrap();
+    device();
+    assert!(serde_json::from_str::<serde_json::Value>(&fs::read_to_string(&kept).unwrap()).is_ok());
+}
+
 #[test]
 #[cfg(unix)]
 fn what_cannot_be_printed_is_a_failure() {
