@@ -74,6 +74,9 @@ impl From<incoder::Error> for Failure {
                  text that fits"
             ),
             E::KvOverflow { .. } => format!("{error} (--kv f32)"),
+            E::NoAdapter { .. } => {
+                format!("{error}; install a Vulkan, Metal or DX12 driver, or use the CPU with `--device cpu`")
+            }
             _ => error.to_string().replace("have it taken as literal text", "give --sentinels literal"),
         };
         Self { code, message }
@@ -88,6 +91,13 @@ mod tests {
     fn is_always_one_line() {
         assert_eq!(Failure::usage("a\r\n  b\tc\n").to_string(), "a b c");
         assert_eq!(Failure::usage("").to_string(), "failed");
+    }
+
+    #[test]
+    fn the_command_adds_its_own_flags() {
+        let failure = Failure::from(incoder::Error::NoAdapter { reason: "none answered".to_owned() });
+        assert!(failure.message.starts_with("no GPU adapter found (none answered); "), "{failure}");
+        assert!(failure.message.ends_with("`--device cpu`"), "{failure}");
     }
 
     #[test]

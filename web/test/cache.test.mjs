@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
+import { gzipSync } from 'node:zlib';
 import { after, afterEach, before, beforeEach, test } from 'node:test';
 import { file, inWorkers, openPage, pour, serveModels } from './page.mjs';
 import { browser } from './support.mjs';
@@ -53,7 +54,7 @@ function put(files) {
     const found = files[path.slice(3)];
     if (typeof found === 'function') found(request, response);
     else if (found) void pour(request, response, found.length, (from, to) => found.subarray(from, to));
-    else response.writeHead(404).end();
+    else response.writeHead(404, { 'Access-Control-Allow-Origin': '*' }).end();
     return true;
   };
 }
@@ -66,7 +67,7 @@ const loading = (options = {}, on = page) =>
     const { value, ...error } = await outcome(load('m', { contextLength: 64, onProgress, ...options }));
     const text = value && (await value.generate('class A:\n', { maxTokens: 4, temperature: 0 })).text;
     await value?.dispose();
-    return { ...error, text, events, download: events.filter(({ phase }) => phase === 'download') };
+    return { ...error, text, events, download: events.filter(({ phase, waiting }) => phase === 'download' && !waiting) };
   }, options);
 
 /** What was asked of /m/ since the last look, as `GET weights 0-`. */
@@ -240,6 +241,43 @@ test('a connection that breaks again and again: an error with the numbers, and t
   const { text, download } = await loading();
   assert.ok(text && download.every(({ resumed }) => resumed));
   assert.ok(asked().includes(`model.safetensors bytes=${PART}-`));
+});
+
+// Compression
+
+/** Sends a file compressed, whatever was asked for: the browser refuses that where a part was asked for. */
+const compressed = (bytes) => (request, response) => {
+  const body = gzipSync(bytes);
+  response.writeHead(200, { 'Content-Encoding': 'gzip', 'Content-Length': body.length, 'Access-Control-Allow-Origin': '*' });
+  response.end(request.method === 'HEAD' ? undefined : body);
+};
+
+const COMPRESSED = Object.fromEntries(Object.entries(TINY).map(([name, bytes]) => [name, compressed(bytes)]));
+const WITH_MANIFEST = { ...COMPRESSED, 'manifest.json': compressed(manifest(TINY)) };
+
+test('servers that always compress: the files are right, with a manifest and without, here and elsewhere, cached or not', async () => {
+  const expected = sha256(TINY['model.safetensors']);
+  for (const [what, files] of Object.entries({ 'with a manifest': WITH_MANIFEST, 'without a manifest': COMPRESSED })) {
+    put(files);
+    // What the encoding is can only be seen on the page's own server.
+    for (const url of ['/m/', `${server.url.replace('localhost', '127.0.0.1')}/m/`]) {
+      for (const cache of [true, false]) {
+        const { value, message } = await page.evaluate(([url, cache]) => outcome(bring(url, { cache, retryMs: 50 })), [url, cache]);
+        assert.equal(value, expected, `${what}, ${url}, cache ${cache}: ${message}`);
+      }
+    }
+    const kept = await page.evaluate(() => InCoder.cache.list());
+    assert.deepEqual(kept.map(({ complete, bytes }) => [complete, bytes]), Array(2).fill([true, bytesOf(TINY)]));
+    await page.evaluate(async (ids) => Promise.all(ids.map((id) => InCoder.cache.delete(id))), kept.map(({ id }) => id));
+  }
+  // One that compresses from now on: the download cannot go on where it was, and begins anew.
+  const again = () => page.evaluate(() => outcome(bring('/m/', { partSize: 50_000, retryMs: 10 })));
+  put({ ...TINY, 'manifest.json': manifest(TINY), 'model.safetensors': upTo(TINY['model.safetensors'], 120_000, false) });
+  assert.equal((await again()).code, 'NETWORK');
+  put(WITH_MANIFEST);
+  assert.equal((await again()).value, expected);
+  put(COMPRESSED);
+  assert.ok((await loading()).text);
 });
 
 // Offline

@@ -165,6 +165,35 @@ test('limits that are too small are told with the numbers', async () => {
   assert.equal(weights(), asked + 1, 'one HEAD');
 });
 
+test('the probe plans what the engine then takes, and no buffer that drivers cannot count', async () => {
+  const enlarge = () => {
+    for (const name of ['maxBufferSize', 'maxStorageBufferBindingSize']) {
+      Object.defineProperty(GPUSupportedLimits.prototype, name, { get: () => 2 ** 32 });
+    }
+  };
+  const { planned, info } = await inPage(async () => {
+    const config = await (await fetch('/tiny-a/config.json')).text();
+    const planned = await (await InCoder.probe()).fits({ config });
+    const model = await load('tiny-a', { worker: false });
+    await model.dispose();
+    return { planned, info: model.info };
+  });
+  assert.deepEqual([planned.gpuBytes, planned.fits, info.prefillChunk], [info.gpuBytes, true, 32]);
+  const fits = await inPage(
+    async () => {
+      const { fits } = await InCoder.probe();
+      // A row of positions has 2048 values in fp32.
+      return Promise.all([262_143, 262_144].map((contextLength) => fits('facebook/incoder-1B', { contextLength })));
+    },
+    null,
+    enlarge,
+  );
+  const have = 2 ** 31 - 1;
+  const blockers = ['maxStorageBufferBindingSize', 'maxBufferSize'].map((limit) => ({ limit, need: 2 ** 31, have }));
+  assert.deepEqual(fits.map(({ fits, blockers }) => [fits, blockers]), [[true, []], [false, blockers]]);
+  assert.equal(fits[1].largestContext, 262_143);
+});
+
 test('a context beyond the limits is refused with the numbers', async () => {
   const { code, details } = await inPage(() => outcome(load('tiny-a', { contextLength: 2 ** 31 })));
   assert.equal(code, 'LIMIT_TOO_SMALL');

@@ -1,233 +1,30 @@
-/** The layer between a model's name and the bytes of its files, against a real server that misbehaves on demand. */
+/** The layer between a model's name and the bytes of its files: loads, reads, the hub, files from disk. */
 
 import assert from 'node:assert/strict';
-import { createHash } from 'node:crypto';
-import { createServer } from 'node:http';
-import { afterEach, beforeEach, test } from 'node:test';
-import { deleteModel, listModels, verifyModel } from '../package/dist/files/cache.js';
-import { openFolder } from '../package/dist/files/folder.js';
-
-const PART = 1000;
-const sha256 = (bytes) => createHash('sha256').update(bytes).digest('hex');
-
-/** Seeded bytes and numbers (xorshift): the tests are the same every time. */
-function random(seed) {
-  let state = seed >>> 0 || 1;
-  return (below) => {
-    state ^= state << 13;
-    state ^= state >>> 17;
-    state ^= state << 5;
-    return (state >>> 0) % below;
-  };
-}
-
-function bytesOf(seed, length) {
-  const next = random(seed);
-  return Uint8Array.from({ length }, () => next(256));
-}
-
-/** A promise that is settled from outside. */
-function gate() {
-  let open;
-  const opened = new Promise((resolve) => (open = resolve));
-  return { open, opened };
-}
-
-/** Serves `files` (path to bytes) and does to each what `rules` says. */
-class Server {
-  files = new Map();
-  /**
-   * By path: {status, times, noRange, noHead, cut (bytes of the answer after which the socket breaks), until (the same in
-   * bytes of the file), end (bytes after which the body ends as if it were whole), hold: [bytes, promise], etag, type, contentRange, hide}; `times` is how often it applies.
-   */
-  rules = new Map();
-  log = [];
-  active = 0;
-  most = 0;
-
-  async start() {
-    this.server = createServer((request, response) => void this.answer(request, response));
-    await new Promise((resolve) => this.server.listen(0, '127.0.0.1', resolve));
-    this.url = `http://127.0.0.1:${this.server.address().port}`;
-  }
-
-  async stop() {
-    this.server.closeAllConnections();
-    await new Promise((resolve) => this.server.close(resolve));
-  }
-
-  async answer(request, response) {
-    const path = decodeURIComponent(request.url.split('?')[0]);
-    const { range, authorization } = request.headers;
-    const entry = { method: request.method, url: request.url, path, range: range ?? null, authorization, headers: request.headers, sent: 0 };
-    this.log.push(entry);
-    let rule = this.rules.get(path) ?? {};
-    if (rule.times !== undefined && rule.times-- <= 0) rule = {};
-    const bytes = this.files.get(path);
-    if (rule.status || !bytes) {
-      response.writeHead(rule.status ?? 404).end('no');
-      return;
-    }
-    if (rule.noHead && request.method === 'HEAD') return void response.writeHead(405).end();
-    const [, first, last] = /^bytes=(\d+)-(\d*)$/.exec(range ?? '') ?? [];
-    const ranged = first !== undefined && !rule.noRange;
-    const from = ranged ? Number(first) : 0;
-    const to = ranged && last ? Math.min(Number(last) + 1, bytes.length) : bytes.length;
-    const headers = { 'Content-Type': rule.type ?? 'application/octet-stream' };
-    if (rule.etag !== null) headers.ETag = rule.etag ?? `"${sha256(bytes).slice(0, 8)}"`;
-    if (!rule.end) headers['Content-Length'] = to - from;
-    if (ranged && from >= bytes.length) {
-      response.writeHead(416, { 'Content-Range': `bytes */${bytes.length}` }).end();
-      return;
-    }
-    if (ranged && !rule.hide) headers['Content-Range'] = rule.contentRange ?? `bytes ${from}-${to - 1}/${bytes.length}`;
-    response.writeHead(ranged ? 206 : 200, headers);
-    if (request.method === 'HEAD') return void response.end();
-    this.most = Math.max(this.most, ++this.active);
-    response.on('close', () => (this.active -= 1));
-    const body = bytes.subarray(from, to);
-    const cut = rule.cut ?? (rule.until === undefined ? undefined : rule.until - from);
-    const stop = cut ?? rule.end ?? rule.hold?.[0] ?? body.length;
-    const send = (piece) => new Promise((resolve) => response.write(piece, resolve)).then(() => (entry.sent += piece.length));
-    await send(body.subarray(0, stop));
-    if (cut !== undefined && cut < body.length) {
-      // Let what was written arrive before the connection breaks.
-      await new Promise((resolve) => setTimeout(resolve, 10));
-      return void response.destroy();
-    }
-    if (rule.hold) {
-      await rule.hold[1];
-      if (!response.destroyed) await send(body.subarray(stop));
-    }
-    response.end();
-  }
-
-  of(name, method = 'GET') {
-    return this.log.filter(({ path, method: used }) => used === method && path.endsWith(`/${name}`));
-  }
-}
-
-/** Parts in memory; `room` bytes of it, and `before` runs ahead of every write. */
-class MemoryStore {
-  values = new Map();
-  room = Infinity;
-  before = async () => {};
-
-  async get(key) {
-    const bytes = this.values.get(key);
-    return bytes ? new Blob([bytes]) : null;
-  }
-
-  async put(key, bytes) {
-    await this.before(key);
-    const used = [...this.values.values()].reduce((sum, { length }) => sum + length, 0);
-    if (used + bytes.length > this.room) throw new DOMException('full', 'QuotaExceededError');
-    this.values.set(key, bytes.slice());
-  }
-
-  async delete(key) {
-    for (const each of this.values.keys()) if (each === key || each.startsWith(`${key}/`)) this.values.delete(each);
-  }
-
-  async keys(folder) {
-    return [...this.values.keys()].filter((key) => folder === '' || key.startsWith(`${folder}/`));
-  }
-
-  /** The keys of a file's parts, in order. */
-  parts(name) {
-    const index = (key) => Number(key.slice(key.lastIndexOf('/') + 1));
-    return [...this.values.keys()].filter((key) => key.includes(`/${name}/`)).sort((a, b) => index(a) - index(b));
-  }
-}
-
-let server;
-let store;
-let hashers;
-let events;
-
-const newHasher = () => {
-  const hash = createHash('sha256');
-  hashers += 1;
-  return {
-    update: (bytes) => hash.update(bytes),
-    digest: () => {
-      hashers -= 1;
-      return hash.digest('hex');
-    },
-  };
-};
-
-beforeEach(async () => {
-  server = new Server();
-  store = new MemoryStore();
-  hashers = 0;
-  events = [];
-  navigate({});
-  await server.start();
-});
-
-afterEach(async () => {
-  await server.stop();
-  assert.equal(hashers, 0, 'every hasher is freed');
-});
-
-/** What this browser would say of itself. */
-function navigate(value) {
-  Object.defineProperty(globalThis, 'navigator', { value, configurable: true, writable: true });
-}
-
-const SIZES = { 'config.json': 300, 'tokenizer.json': 2500, 'model.safetensors': 10_400 };
-
-/** Puts a model under /m/; with a manifest unless `manifest` is false. */
-function serve({ folder = '/m', sizes = SIZES, manifest = true, hashes = true, seed = 1 } = {}) {
-  const made = {};
-  for (const [name, size] of Object.entries(sizes)) {
-    made[name] = bytesOf(seed++, size);
-    server.files.set(`${folder}/${name}`, made[name]);
-  }
-  if (manifest) {
-    const files = Object.entries(made).map(([name, bytes]) => ({ name, size: bytes.length, ...(hashes && { sha256: sha256(bytes) }) }));
-    server.files.set(`${folder}/manifest.json`, json({ files }));
-  }
-  return made;
-}
-
-const json = (value) => new TextEncoder().encode(JSON.stringify(value));
-
-const open = (options = {}) =>
-  openFolder('demo', {
-    baseUrl: `${server.url}/m`,
-    store,
-    newHasher,
-    partSize: PART,
-    retryMs: 1,
-    onDownload: (event) => events.push(event),
-    ...options,
-  });
-
-async function readAll(folder, name) {
-  const file = await folder.open(name);
-  return file.read(0, file.size);
-}
-
-async function assertWhole(folder, made) {
-  await folder.finished();
-  for (const [name, bytes] of Object.entries(made)) assert.deepEqual(await readAll(folder, name), bytes, name);
-}
-
-/** An InCoderError of that code, with these details among its own. */
-const fails = (promise, code, details = {}) =>
-  assert.rejects(promise, (error) => {
-    assert.equal(error.name, 'InCoderError', String(error?.stack));
-    assert.equal(error.code, code, error.message);
-    for (const [key, value] of Object.entries(details)) assert.deepEqual(error.details[key], value, `${key}: ${JSON.stringify(error.details)}`);
-    structuredClone(error.details);
-    return true;
-  });
-
-const failsWith = (promise, reason) => assert.rejects(promise, (error) => error === reason);
-
-const failing = (options) => open(options).then((folder) => folder.finished());
+import { test } from 'node:test';
+import { listModels } from '../package/dist/files/cache.js';
+import {
+  SIZES,
+  COMMIT,
+  server,
+  store,
+  events,
+  random,
+  bytesOf,
+  gate,
+  sha256,
+  json,
+  serve,
+  serveHub,
+  open,
+  openHub,
+  openModel,
+  readAll,
+  assertWhole,
+  fails,
+  failsWith,
+  failing,
+} from './files.mjs';
 
 // Plain loads
 
@@ -308,26 +105,6 @@ test('an empty file is a file', async () => {
 
 // The hub
 
-const COMMIT = 'c0ffee'.repeat(6) + 'c0ff';
-
-function serveHub({ commit = COMMIT, sizes = SIZES, revision = 'main', seed = 1 } = {}) {
-  const made = serve({ folder: `/org/name/resolve/${commit}`, sizes, manifest: false, seed });
-  const siblings = Object.entries(made).map(([rfilename, bytes]) => ({
-    rfilename,
-    size: bytes.length,
-    blobId: 'x',
-    ...(rfilename.endsWith('.safetensors') && { lfs: { sha256: sha256(bytes), size: bytes.length, pointerSize: 134 } }),
-  }));
-  siblings.push({ rfilename: '.gitattributes', size: 1 }, { rfilename: 'onnx/model.onnx', size: -1 }, null);
-  server.files.set(`/api/models/org/name/revision/${revision}`, json({ sha: commit, siblings }));
-  return made;
-}
-
-const openHub = (options = {}) => {
-  const { baseUrl: _, ...rest } = { endpoint: server.url, store, newHasher, partSize: PART, retryMs: 1, onDownload: (event) => events.push(event), ...options };
-  return openFolder('org/name', rest);
-};
-
 test('the hub: pinned to the commit, with the token, and only the files needed', async () => {
   const made = serveHub({ revision: 'refs/pr/5' });
   const folder = await openHub({ revision: 'refs/pr/5', token: 'hf_secret' });
@@ -357,10 +134,10 @@ test('the hub moved to another commit: equal files stay, others are loaded', asy
   const answer = JSON.parse(Buffer.from(server.files.get('/api/models/org/name/revision/main')));
   answer.siblings.find(({ rfilename }) => rfilename === 'model.safetensors').lfs.sha256 = sha256(old['model.safetensors']);
   server.files.set('/api/models/org/name/revision/main', json(answer));
-  server.log.length = 0;
   await assertWhole(await openHub(), { ...made, 'model.safetensors': old['model.safetensors'] });
-  assert.notEqual(server.of('model.safetensors')[0].range, 'bytes=0-');
-  assert.equal(server.of('tokenizer.json')[0].range, 'bytes=0-');
+  const first = (name) => server.log.find(({ path }) => path === `/org/name/resolve/${commit}/${name}`).range;
+  assert.notEqual(first('model.safetensors'), 'bytes=0-');
+  assert.equal(first('tokenizer.json'), 'bytes=0-');
 });
 
 test('a model with torch weights only is downloaded and cached like any other', async () => {
@@ -415,13 +192,14 @@ test('random reads are the true bytes: cached, while it loads, by ranges and fro
   const made = serve();
   const disk = Object.entries(made).map(([name, bytes]) => new File([bytes], name));
   const kinds = [
-    [await open(), 300],
-    [await open(), 300],
-    [await open({ cache: false }), 60],
-    [await openFolder('disk', { files: disk, newHasher }), 300],
+    [() => open(), 300],
+    [() => open(), 300],
+    [() => open({ cache: false }), 60],
+    [() => openModel('disk', { files: disk }), 300],
   ];
   const next = random(7);
-  for (const [folder, times] of kinds) {
+  for (const [opening, times] of kinds) {
+    const folder = await opening();
     for (let i = 0; i < times; i += 1) {
       const [name, bytes] = Object.entries(made)[next(3)];
       const offset = next(bytes.length + 1);
@@ -433,458 +211,6 @@ test('random reads are the true bytes: cached, while it loads, by ranges and fro
     const file = await folder.open('config.json');
     for (const [offset, length] of [[0, 301], [-1, 1], [301, 0], [0.5, 1], [0, NaN]]) await fails(file.read(offset, length), 'INVALID_ARGUMENT', { size: 300 });
   }
-});
-
-// Interruptions
-
-test('a cut connection goes on from where it was', async () => {
-  const made = serve();
-  server.rules.set('/m/model.safetensors', { cut: 4321, times: 2 });
-  await assertWhole(await open(), made);
-  assert.deepEqual(server.of('model.safetensors').map(({ range }) => range), ['bytes=0-', 'bytes=4321-', 'bytes=8642-']);
-  assert.equal(server.of('model.safetensors').reduce((sum, { sent }) => sum + sent, 0), 10_400);
-});
-
-test('a body that ends early without an error is cut too', async () => {
-  const made = serve();
-  server.rules.set('/m/model.safetensors', { end: 1234, times: 1 });
-  await assertWhole(await open(), made);
-  assert.deepEqual(server.of('model.safetensors').map(({ range }) => range), ['bytes=0-', 'bytes=1234-']);
-});
-
-test('cut again and again: NETWORK with the numbers, and the next load asks for the rest only', async () => {
-  const made = serve();
-  server.rules.set('/m/model.safetensors', { until: 5500 });
-  const folder = await open();
-  await (await folder.open('model.safetensors')).read(0, 5000);
-  await fails(folder.finished(), 'NETWORK', { file: 'model.safetensors', done: 5500, total: 10_400 });
-  await fails(readAll(folder, 'model.safetensors'), 'NETWORK');
-  assert.equal(server.of('model.safetensors').length, 4);
-  const [partial] = await listModels([store]);
-  assert.equal(partial.complete, false);
-  assert.deepEqual(partial.files.map(({ done }) => done), [300, 2500, 5000]);
-  server.rules.clear();
-  server.log.length = 0;
-  events.length = 0;
-  await assertWhole(await open(), made);
-  assert.deepEqual(server.log.map(({ path, range }) => [path, range]), [['/m/manifest.json', null], ['/m/model.safetensors', 'bytes=5000-']]);
-  assert.deepEqual([events.at(-1).resumed, events.at(-1).cached], [true, false]);
-});
-
-test('an abort ends reads and downloads with its reason at once, and the next load goes on', async () => {
-  const made = serve();
-  server.rules.set('/m/model.safetensors', { hold: [6500, gate().opened] });
-  const abort = new AbortController();
-  const folder = await open({ signal: abort.signal });
-  const file = await folder.open('model.safetensors');
-  await file.read(5000, 1000);
-  const reason = { why: 'enough' };
-  const pending = file.read(9000, 10);
-  abort.abort(reason);
-  await failsWith(pending, reason);
-  await failsWith(folder.finished(), reason);
-  await failsWith(file.read(0, 1), reason);
-  await failsWith(open({ signal: abort.signal }), reason);
-  server.rules.clear();
-  server.log.length = 0;
-  await assertWhole(await open(), made);
-  assert.deepEqual(server.of('model.safetensors').map(({ range }) => range), ['bytes=6000-']);
-});
-
-test('an abort while the files are listed, and between two tries', async () => {
-  serve();
-  for (const [path, rule] of [['/m/manifest.json', { hold: [1, gate().opened] }], ['/m/manifest.json', { status: 500 }]]) {
-    server.rules.set(path, rule);
-    const reason = new Error('stop');
-    const abort = new AbortController();
-    setTimeout(() => abort.abort(reason), 20);
-    await failsWith(open({ signal: abort.signal, retryMs: 60_000 }), reason);
-  }
-});
-
-test('cancel ends everything with an AbortError', async () => {
-  serve();
-  server.rules.set('/m/model.safetensors', { hold: [1, gate().opened] });
-  const folder = await open();
-  const pending = (await folder.open('model.safetensors')).read(0, 10);
-  folder.cancel();
-  await assert.rejects(pending, { name: 'AbortError' });
-  await assert.rejects(folder.finished(), { name: 'AbortError' });
-});
-
-test('nobody has to listen to a failure', async () => {
-  serve();
-  server.rules.set('/m/model.safetensors', { status: 404 });
-  await open();
-  await new Promise((resolve) => setTimeout(resolve, 50));
-});
-
-test('a server without ranges: the file begins anew', async () => {
-  const made = serve();
-  server.rules.set('/m/model.safetensors', { noRange: true });
-  const held = gate();
-  Object.assign(server.rules.get('/m/model.safetensors'), { hold: [6500, held.opened] });
-  const abort = new AbortController();
-  const folder = await open({ signal: abort.signal });
-  await (await folder.open('model.safetensors')).read(0, 6000);
-  abort.abort();
-  await assert.rejects(folder.finished());
-  server.rules.set('/m/model.safetensors', { noRange: true, etag: null });
-  server.log.length = 0;
-  const again = await open();
-  const file = await again.open('model.safetensors');
-  const reads = await Promise.all([file.read(0, 10_400), file.read(100, 200), file.read(5990, 20)]);
-  assert.deepEqual(reads, [made['model.safetensors'], made['model.safetensors'].slice(100, 300), made['model.safetensors'].slice(5990, 6010)]);
-  await assertWhole(again, made);
-  assert.deepEqual(server.of('model.safetensors').map(({ range, sent }) => [range, sent]), [['bytes=6000-', 10_400]]);
-});
-
-test('a half-written part is written again', async () => {
-  const made = serve();
-  server.rules.set('/m/model.safetensors', { until: 5500 });
-  await fails(failing(), 'NETWORK');
-  const last = store.parts('model.safetensors').at(-1);
-  store.values.set(last, store.values.get(last).slice(0, 0));
-  server.rules.clear();
-  server.log.length = 0;
-  await assertWhole(await open(), made);
-  const [request] = server.of('model.safetensors');
-  assert.equal(request.range, `bytes=${Number(last.split('/').at(-1)) * PART}-`);
-});
-
-// Everything cached
-
-test('a cached model is loaded without any request, online or not', async () => {
-  const made = serve();
-  const hub = serveHub();
-  await (await open()).finished();
-  await (await openHub()).finished();
-  server.log.length = 0;
-  events.length = 0;
-  const url = server.url;
-  await assertWhole(await open(), made);
-  assert.deepEqual(events.map(({ cached, done, total }) => [cached, done, total]), [[true, 13_200, 13_200]]);
-  await server.stop();
-  navigate({ onLine: false });
-  await assertWhole(await open({ baseUrl: `${url}/m/` }), made);
-  await assertWhole(await openHub({ endpoint: url }), hub);
-  assert.equal(server.log.length, 0);
-});
-
-test('evicted parts are loaded again', async () => {
-  const made = serve();
-  await (await open()).finished();
-  store.values.delete(store.parts('model.safetensors')[7]);
-  server.log.length = 0;
-  await assertWhole(await open(), made);
-  assert.deepEqual(server.log.map(({ path, range }) => [path, range]), [['/m/manifest.json', null], ['/m/model.safetensors', 'bytes=7000-']]);
-});
-
-test('a part that vanishes behind the record: INTEGRITY, and the next load repairs it', async () => {
-  const made = serve();
-  await (await open()).finished();
-  const folder = await open();
-  store.values.delete(store.parts('model.safetensors')[3]);
-  await fails(readAll(folder, 'model.safetensors'), 'INTEGRITY', { file: 'model.safetensors' });
-  await assertWhole(await open(), made);
-});
-
-test('a damaged record is no record', async () => {
-  const made = serve();
-  await (await open()).finished();
-  const key = [...store.values.keys()].find((each) => each.endsWith('.json') && !each.includes('config'));
-  for (const value of [new TextEncoder().encode('{"ver'), json(null), json({ version: 1, id: 5 }), json({ version: 1, id: 'x', partSize: 0, files: [] })]) {
-    store.values.set(key, value);
-    assert.deepEqual(await listModels([store]), []);
-    await assertWhole(await open(), made);
-  }
-});
-
-test('another size of parts begins anew and leaves nothing behind', async () => {
-  const made = serve();
-  server.rules.set('/m/model.safetensors', { until: 5500 });
-  await fails(failing(), 'NETWORK');
-  server.rules.clear();
-  await assertWhole(await open({ partSize: 700 }), made);
-  assert.equal(store.parts('model.safetensors').length, Math.ceil(10_400 / 700));
-});
-
-// Errors
-
-test('offline: OFFLINE_MISS where the browser says so or the model is known in part, otherwise NETWORK', async () => {
-  serveHub();
-  server.rules.set(`/org/name/resolve/${COMMIT}/model.safetensors`, { until: 2500 });
-  await fails(openHub().then((folder) => folder.finished()), 'NETWORK');
-  await server.stop();
-  await fails(openHub().then((folder) => folder.finished()), 'OFFLINE_MISS', { file: 'model.safetensors', total: 10_400 });
-  await fails(failing(), 'NETWORK');
-  navigate({ onLine: false });
-  await fails(failing(), 'OFFLINE_MISS');
-  const before = performance.now();
-  await fails(failing({ retryMs: 60_000 }), 'OFFLINE_MISS');
-  assert.ok(performance.now() - before < 1000);
-});
-
-test('401 and 403 say that a token is needed', async () => {
-  serveHub();
-  server.rules.set('/api/models/org/name/revision/main', { status: 401 });
-  await fails(openHub(), 'NETWORK', { status: 401 });
-  server.rules.set('/api/models/org/name/revision/main', {});
-  server.rules.set(`/org/name/resolve/${COMMIT}/config.json`, { status: 403 });
-  await assert.rejects(openHub().then((folder) => folder.finished()), /config\.json.*403.*token/);
-  serve({ manifest: false });
-  server.rules.set('/m/config.json', { status: 401 });
-  await fails(open(), 'NETWORK', { status: 401, file: 'config.json' });
-});
-
-test('404 is NOT_FOUND with the name', async () => {
-  await fails(open(), 'NOT_FOUND', { file: 'config.json' });
-  await fails(openHub(), 'NOT_FOUND', { file: 'org/name@main' });
-  serve({ manifest: false, sizes: { 'config.json': 1, 'tokenizer.json': 1 } });
-  await fails(open(), 'NOT_FOUND', { file: 'model.safetensors' });
-  serve();
-  server.files.delete('/m/tokenizer.json');
-  await fails(failing(), 'NOT_FOUND', { file: 'tokenizer.json', status: 404 });
-  server.files.set('/m/model.safetensors.index.json', json({ weight_map: { a: 'gone.safetensors' } }));
-  server.files.set('/m/manifest.json', json({ files: [{ name: 'config.json', size: 1 }, { name: 'tokenizer.json', size: 1 }, { name: 'model.safetensors.index.json', size: 39 }] }));
-  await fails(open(), 'NOT_FOUND', { file: 'gone.safetensors' });
-});
-
-test('500 is tried again, and then NETWORK', async () => {
-  const made = serve();
-  server.rules.set('/m/manifest.json', { status: 500, times: 3 });
-  server.rules.set('/m/config.json', { status: 429, times: 2 });
-  await assertWhole(await open(), made);
-  assert.equal(server.of('manifest.json').length, 4);
-  assert.equal(server.of('config.json').length, 3);
-  server.rules.set('/m/manifest.json', { status: 500 });
-  await fails(open({ store: new MemoryStore() }), 'NETWORK', { status: 500 });
-  server.rules.set('/m/manifest.json', {});
-  server.rules.set('/m/config.json', { status: 418 });
-  await fails(failing({ store: new MemoryStore() }), 'NETWORK', { status: 418 });
-});
-
-test('a wrong hash: INTEGRITY with both, and the file is deleted', async () => {
-  const made = serve();
-  const wrong = bytesOf(99, 10_400);
-  server.files.set('/m/model.safetensors', wrong);
-  await fails(failing(), 'INTEGRITY', { file: 'model.safetensors', expected: sha256(made['model.safetensors']), actual: sha256(wrong) });
-  assert.deepEqual(store.parts('model.safetensors'), []);
-  const [model] = await listModels([store]);
-  assert.deepEqual([model.complete, model.files[2].done], [false, 0]);
-  server.files.set('/m/model.safetensors', made['model.safetensors']);
-  await assertWhole(await open(), made);
-});
-
-test('a damaged part is found when the download goes on', async () => {
-  serve();
-  server.rules.set('/m/model.safetensors', { until: 5500 });
-  await fails(failing(), 'NETWORK');
-  const [first] = store.parts('model.safetensors');
-  store.values.get(first)[5] ^= 1;
-  server.rules.clear();
-  await fails(failing(), 'INTEGRITY', { file: 'model.safetensors' });
-  assert.deepEqual(store.parts('model.safetensors'), []);
-});
-
-test('another length: INTEGRITY with both', async () => {
-  for (const [length, rule] of [[9000, {}], [11_000, {}], [11_000, { noRange: true }], [11_000, { hide: true }]]) {
-    store = new MemoryStore();
-    serve();
-    server.files.set('/m/model.safetensors', bytesOf(3, length));
-    server.rules.set('/m/model.safetensors', rule);
-    const actualSize = rule.noRange || rule.hide ? null : length;
-    await fails(failing(), 'INTEGRITY', { file: 'model.safetensors', expectedSize: 10_400, actualSize });
-    assert.deepEqual(store.parts('model.safetensors'), []);
-  }
-  // Shorter, and nothing says so: the rest is asked for, and is not there.
-  serve();
-  server.files.set('/m/model.safetensors', bytesOf(3, 9000));
-  server.rules.set('/m/model.safetensors', { hide: true });
-  await fails(failing(), 'INTEGRITY', { expectedSize: 10_400, actualSize: 9000 });
-  server.rules.set('/m/model.safetensors', { noRange: true });
-  await fails(failing(), 'NETWORK', { done: 9000, total: 10_400 });
-});
-
-test('an answer to another range is refused', async () => {
-  serve();
-  server.rules.set('/m/model.safetensors', { contentRange: 'bytes 7-99/10400' });
-  await fails(failing(), 'NETWORK', { from: 0, start: 7 });
-  await fails(open({ cache: false }).then((folder) => readAll(folder, 'model.safetensors')), 'NETWORK', { start: 7 });
-});
-
-test('a file that changed between two loads begins anew', async () => {
-  for (const manifest of [true, false]) {
-    store = new MemoryStore();
-    server.files.clear();
-    serve({ manifest, hashes: false });
-    server.rules.set('/m/model.safetensors', { until: 5500 });
-    await fails(failing(), 'NETWORK');
-    assert.ok(store.parts('model.safetensors').length >= 5);
-    server.rules.clear();
-    const made = serve({ manifest, hashes: false, seed: 30 });
-    server.log.length = 0;
-    const folder = await open();
-    await folder.finished();
-    assert.deepEqual(await readAll(folder, 'model.safetensors'), made['model.safetensors']);
-    // Without a manifest the listing shows the new ETag already.
-    const ranges = server.of('model.safetensors').map(({ range }) => range);
-    assert.deepEqual(ranges, manifest ? ['bytes=5000-', 'bytes=0-'] : ['bytes=0-']);
-  }
-});
-
-test('old parts never pass for those of a changed file, wherever the load ends', async () => {
-  serve({ hashes: false });
-  server.rules.set('/m/model.safetensors', { until: 5500 });
-  await fails(failing(), 'NETWORK');
-  server.rules.clear();
-  const made = serve({ hashes: false, seed: 30 });
-  const { delete: remove } = store;
-  store.delete = async () => {
-    throw new DOMException('locked', 'NoModificationAllowedError');
-  };
-  await fails(failing(), 'QUOTA_EXCEEDED', { cause: 'NoModificationAllowedError' });
-  store.delete = remove;
-  const folder = await open();
-  await folder.finished();
-  assert.deepEqual(await readAll(folder, 'model.safetensors'), made['model.safetensors']);
-});
-
-test('a file that changed while it was being read: INTEGRITY', async () => {
-  serve({ hashes: false });
-  server.rules.set('/m/model.safetensors', { cut: 5500, times: 1 });
-  const folder = await open({ retryMs: 30 });
-  await (await folder.open('model.safetensors')).read(0, 5000);
-  server.files.set('/m/model.safetensors', bytesOf(77, 10_400));
-  await fails(folder.finished(), 'INTEGRITY', { file: 'model.safetensors' });
-  assert.deepEqual(store.parts('model.safetensors'), []);
-});
-
-test('the ETag does not matter where the hash is known', async () => {
-  const made = serve();
-  server.rules.set('/m/model.safetensors', { cut: 5500, times: 1, etag: '"mirror"' });
-  await assertWhole(await open(), made);
-  assert.deepEqual(server.of('model.safetensors').map(({ range }) => range), ['bytes=0-', 'bytes=5500-']);
-});
-
-test('what a stranger lists is checked', async () => {
-  const bad = [
-    'not json',
-    [],
-    { files: 5 },
-    { files: [null] },
-    { files: [{ name: '../config.json', size: 1 }] },
-    { files: [{ name: 'a\\b', size: 1 }] },
-    { files: [{ name: '..', size: 1 }] },
-    { files: [{ name: '', size: 1 }] },
-    { files: [{ name: '\ud800', size: 1 }] },
-    { files: [{ name: 'config.json', size: -1 }] },
-    { files: [{ name: 'config.json', size: 1.5 }] },
-    { files: [{ name: 'config.json', size: '1' }] },
-    { files: [{ name: 'config.json', size: 2 ** 53 }] },
-    { files: [{ name: 'config.json', size: 1, sha256: 'xyz' }] },
-    { files: [{ name: 'config.json', size: 1, sha256: 7 }] },
-  ];
-  for (const manifest of bad) {
-    server.files.set('/m/manifest.json', manifest === 'not json' ? new TextEncoder().encode(manifest) : json(manifest));
-    await fails(open(), 'BAD_CHECKPOINT');
-  }
-  serve({ manifest: false, sizes: { 'config.json': 1, 'tokenizer.json': 1 } });
-  server.files.delete('/m/manifest.json');
-  for (const index of [[], {}, { weight_map: {} }, { weight_map: 'x' }, { weight_map: { a: '../x' } }, { weight_map: { a: 5 } }]) {
-    server.files.set('/m/model.safetensors.index.json', json(index));
-    await fails(open(), 'BAD_CHECKPOINT');
-  }
-  for (const answer of [5, null, {}, { sha: COMMIT }, { sha: '../..', siblings: [] }, { sha: COMMIT, siblings: {} }]) {
-    server.files.set('/api/models/org/name/revision/main', json(answer));
-    await fails(openHub(), 'NETWORK');
-  }
-  server.files.set('/api/models/org/name/revision/main', json({ sha: COMMIT, siblings: [{ rfilename: 'config.json' }] }));
-  await fails(openHub(), 'BAD_CHECKPOINT', { file: 'config.json' });
-  server.files.set('/api/models/org/name/revision/main', new TextEncoder().encode('{{'));
-  await fails(openHub(), 'BAD_CHECKPOINT');
-  for (const name of ['', 'a/b/c', '../b', 'a/..', 'a b/c', 'a/b?x']) await fails(openFolder(name, { endpoint: server.url, store, newHasher }), 'INVALID_ARGUMENT');
-  await fails(open({ baseUrl: 'not a url' }), 'INVALID_ARGUMENT');
-});
-
-test('no room: QUOTA_EXCEEDED before the download, or when the store is full', async () => {
-  const made = serve();
-  const estimate = async () => ({ quota: 10_000, usage: 1000 });
-  let persisted = 0;
-  navigate({ storage: { estimate, persist: async () => (persisted += 1) } });
-  await fails(failing(), 'QUOTA_EXCEEDED', { need: 13_200, quota: 10_000, usage: 1000 });
-  assert.equal(server.of('model.safetensors').length, 0);
-  navigate({ storage: { estimate: async () => ({ quota: 1e6, usage: 0 }), persist: async () => (persisted += 1) } });
-  store.room = 7000;
-  await fails(failing(), 'QUOTA_EXCEEDED', { quota: 1e6, usage: 0 });
-  store.room = 100;
-  await fails(failing({ baseUrl: `${server.url}/m?other` }), 'QUOTA_EXCEEDED');
-  assert.equal(persisted, 1);
-  store.room = Infinity;
-  await assertWhole(await open(), made);
-  store = new MemoryStore();
-  store.before = async (key) => {
-    if (key.endsWith('/3')) throw new DOMException('the disk is gone', 'UnknownError');
-  };
-  await fails(failing(), 'QUOTA_EXCEEDED', { cause: 'UnknownError' });
-});
-
-test('the stream waits for the store: no more than a part is ahead of it', async () => {
-  const size = 8 << 20;
-  const made = serve({ sizes: { ...SIZES, 'model.safetensors': size } });
-  const held = gate();
-  store.before = (key) => (key.endsWith('model.safetensors/2') ? held.opened : Promise.resolve());
-  let hashed = 0;
-  const counting = () => {
-    const { update, digest } = newHasher();
-    return { digest, update: (bytes) => void (update(bytes), (hashed += bytes.length)) };
-  };
-  const folder = await open({ partSize: 1 << 18, newHasher: counting });
-  await (await folder.open('model.safetensors')).read(0, 2 << 18);
-  await new Promise((resolve) => setTimeout(resolve, 100));
-  assert.ok(hashed < (3 << 18) + (1 << 17) + 3000, `${hashed}`);
-  held.open();
-  await assertWhole(folder, made);
-  for (let i = 1; i < events.length - 1; i += 1) assert.ok(events[i].done >= events[i - 1].done);
-  assert.ok(events.length < 60, `${events.length} events`);
-  assert.ok(events.at(-1).rate > 0 && events.at(-1).etaMs === 0);
-});
-
-// The cache
-
-test('verify finds a flipped byte and deletes the file; the next load brings that file only', async () => {
-  const made = serve({ hashes: false });
-  const { id, finished } = await open();
-  await finished();
-  assert.deepEqual(await verifyModel(id, newHasher, [store]), { id, ok: true, problems: [] });
-  store.values.get(store.parts('model.safetensors')[4])[17] ^= 64;
-  const found = await verifyModel(id, newHasher, [store]);
-  assert.deepEqual([found.id, found.ok, found.problems.length], [id, false, 1]);
-  assert.match(found.problems[0], /^model\.safetensors: SHA-256 .*deleted$/);
-  assert.deepEqual(store.parts('model.safetensors'), []);
-  const again = await verifyModel(id, newHasher, [store]);
-  assert.match(again.problems[0], /^model\.safetensors: 0 of 10400 bytes/);
-  server.log.length = 0;
-  await assertWhole(await open(), made);
-  assert.deepEqual(server.log.map(({ path }) => path), ['/m/manifest.json', '/m/model.safetensors']);
-  store.values.delete(store.parts('tokenizer.json')[1]);
-  assert.match((await verifyModel(id, newHasher, [store])).problems[0], /^tokenizer\.json: unreadable after 1000 of 2500 bytes/);
-  await fails(verifyModel('nothing', newHasher, [store]), 'NOT_FOUND');
-});
-
-test('delete takes one model and all of it', async () => {
-  serve();
-  serveHub();
-  const { id, finished } = await open();
-  await finished();
-  await (await openHub()).finished();
-  assert.deepEqual((await listModels([store])).map((model) => model.id).sort(), [id, 'org/name@main'].sort());
-  assert.equal(await deleteModel('org/name@main', [store]), true);
-  assert.equal(await deleteModel('org/name@main', [store]), false);
-  assert.deepEqual((await listModels([store])).map((model) => model.id), [id]);
-  assert.equal(await deleteModel(id, [store]), true);
-  assert.equal(store.values.size, 0);
-  assert.equal(await deleteModel(id), false);
 });
 
 // Without a cache
@@ -959,7 +285,7 @@ test('files from disk: by base name, the nearest first, nothing cached, no reque
     picked('m/x.safetensors', weights),
     picked('m/README.md', bytesOf(5, 9)),
   ];
-  const folder = await openFolder('mine', { files, store, newHasher });
+  const folder = await openModel('mine', { files, store });
   assert.equal(folder.id, 'mine');
   assert.deepEqual(folder.files.map(({ name }) => name), ['config.json', 'tokenizer.json', 'model.safetensors.index.json', 'x.safetensors']);
   await assertWhole(folder, { 'config.json': bytesOf(3, 9), 'x.safetensors': weights });
@@ -967,11 +293,11 @@ test('files from disk: by base name, the nearest first, nothing cached, no reque
   assert.equal(server.log.length + store.values.size, 0);
   folder.cancel();
   await assert.rejects((await folder.open('config.json')).read(0, 1), { name: 'AbortError' });
-  await fails(openFolder('mine', { files: files.slice(0, 3), newHasher }), 'NOT_FOUND', { file: 'model.safetensors' });
-  await fails(openFolder('mine', { files: [], newHasher }), 'NOT_FOUND', { file: 'config.json' });
-  const random = await openFolder('mine', { files, randomWeights: true, newHasher });
+  await fails(openModel('mine', { files: files.slice(0, 3) }), 'NOT_FOUND', { file: 'model.safetensors' });
+  await fails(openModel('mine', { files: [] }), 'NOT_FOUND', { file: 'config.json' });
+  const random = await openModel('mine', { files, randomWeights: true });
   assert.deepEqual(random.files.map(({ name }) => name), ['config.json', 'tokenizer.json']);
-  await fails(openFolder('mine', { files: files.slice(0, 2), randomWeights: true, newHasher }), 'NOT_FOUND', { file: 'tokenizer.json' });
+  await fails(openModel('mine', { files: files.slice(0, 2), randomWeights: true }), 'NOT_FOUND', { file: 'tokenizer.json' });
   const broken = [...files.slice(0, 3), picked('m/model.safetensors.index.json', bytesOf(1, 5))];
-  await fails(openFolder('mine', { files: broken, newHasher }), 'BAD_CHECKPOINT');
+  await fails(openModel('mine', { files: broken }), 'BAD_CHECKPOINT');
 });

@@ -207,11 +207,20 @@ export async function complete(prefix: string, suffix: string): Promise<Infillin
     for await (const event of model.infillStream({ prefix, suffix }, { maxTokens: 8 })) seen.push(event);
     const { sum } = await model.score([1, 2, 3], { topLogprobs: 2 });
     console.log(sum?.toFixed(), model.info.adapter.limits.maxBufferSize, (await InCoder.cache.list()).length);
-    return await model.infill({ text: 'x = <infill>' }, { onOverflow: 'trim', signal: AbortSignal.timeout(1000) });
+    return await model.infill({ text: 'x = <infill>' }, { onOverflow: 'error', signal: AbortSignal.timeout(1000) });
   } catch (error) {
     if (error instanceof InCoderError) return error.code;
     throw error;
   }
+}
+
+// What may be undefined is handed on as it is, with exactOptionalPropertyTypes too.
+export async function maybe(model: InCoder, signal?: AbortSignal, suffix?: string, options?: { maxTokens?: number }): Promise<void> {
+  await model.infill({ prefix: '', suffix, begun: undefined }, { signal, maxTokens: options?.maxTokens, stop: undefined });
+  await model.score('x', { signal });
+  await InCoder.load('demo', { baseUrl: new URL('https://example.org/model/'), worker: () => new Worker('worker.js'), signal });
+  await InCoder.load('demo', { worker: '/incoder/worker.js', wasm: new Uint8Array(), onProgress: undefined });
+  new EditorView({ extensions: [ghostText({ engine: () => model, debounceMs: options?.maxTokens, infill: undefined })] });
 }
 
 // @ts-expect-error: there is no such option

@@ -6,7 +6,8 @@ import { ROOT, serve } from './support.mjs';
 
 const ORACLE = 'crates/incoder/tests/oracle/';
 
-const FOLDERS = {
+/** What is served where. */
+export const FOLDERS = {
   '/': 'web/test/page',
   '/package/': 'web/package/dist',
   '/shaders/': 'crates/incoder/shaders',

@@ -83,11 +83,11 @@ impl Backend {
         }
     }
 
-    /// Whether the step of these columns was begun before it was asked for.
-    pub fn is_ahead(&self, columns: &[Column]) -> bool {
+    /// Whether the step of these columns, which chooses in this way, was begun before it was asked for.
+    pub fn is_ahead(&self, columns: &[Column], choosing: &Choosing<'_>) -> bool {
         match self {
             Self::Cpu(_) => false,
-            Self::Gpu(plan) => plan.is_ahead(columns),
+            Self::Gpu(plan) => plan.is_ahead(columns, choosing),
         }
     }
 

@@ -5,7 +5,7 @@
 #[non_exhaustive]
 pub enum Error {
     /// No GPU adapter answered.
-    #[error("no GPU adapter found ({reason}); use the CPU with `-d cpu`, or install a Vulkan, Metal or DX12 driver")]
+    #[error("no GPU adapter found ({reason})")]
     NoAdapter {
         /// What the backends said.
         reason: String,

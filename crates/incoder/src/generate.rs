@@ -507,7 +507,7 @@ impl Request<'_> {
             let own: Vec<Push<'_>> = pushes[..live.len()].iter().map(push).collect();
             let free = live.iter().all(|&i| branches[i].remaining.is_empty());
             // Where tokens are free the GPU chooses them. A draft waits until it has no step begun.
-            if free && (!drafted || session.is_ahead(&own)) {
+            if free && (!drafted || session.is_ahead(&own, sampler, &stops)) {
                 drafts.postpone();
                 // All that are left are as long as the first.
                 let left = if drafted { 0 } else { room - branches[first].ids.len() - 1 };

@@ -249,8 +249,9 @@ impl Session {
     /// Appends a token to each of the named branches, all in one step, and chooses the one after each, as [`Sampler::sample`] would
     /// from the logits.
     ///
-    /// A GPU chooses, too, and begins with up to `left` tokens more before it is asked for them: calls with the same arguments
-    /// one after the other, each with the tokens that the last one gave and the draws that follow, wait less. `stops` are tokens
+    /// A GPU chooses, too, and begins with up to `left` tokens more before it is asked for them: calls with an equal sampler and
+    /// equal `stops` one after the other, each with the tokens that the last one gave and the draws that follow, wait less. With
+    /// any other arguments the steps that were begun are dropped, and the tokens are those of a fresh call. `stops` are tokens
     /// after which none is asked for.
     ///
     /// # Errors
@@ -269,10 +270,11 @@ impl Session {
             let fork = self.open()?;
             let columns = self.columns(fork, pushes)?;
             let left = columns.iter().fold(left, |left, column| left.min(fork.room - column.tail_len as usize));
-            let start = if self.backend.is_ahead(&columns) { self.decoded } else { None }.unwrap_or_else(Instant::now);
             let contexts: Vec<_> = pushes.iter().map(|push| push.context).collect();
             let (sampling, banned) = (sampler.sampling(), sampler.banned());
             let choosing = Choosing { sampling, told, banned, contexts: &contexts, stops };
+            let ahead = self.backend.is_ahead(&columns, &choosing);
+            let start = if ahead { self.decoded } else { None }.unwrap_or_else(Instant::now);
             self.logits.clear();
             let told = match self.backend.next(&columns, left, &choosing).await.transpose() {
                 Err(overflow @ Error::KvOverflow { .. }) => {
@@ -302,10 +304,14 @@ impl Session {
         pushes.iter().zip(&logits).map(choose).collect()
     }
 
-    /// Whether the GPU has begun with the step that `pushes` would take.
-    pub(crate) fn is_ahead(&self, pushes: &[Push<'_>]) -> bool {
+    /// Whether the GPU has begun with the step that [`Session::decode`] would take with these arguments.
+    pub(crate) fn is_ahead(&self, pushes: &[Push<'_>], sampler: &Sampler, stops: &[u32]) -> bool {
+        let Some(told) = sampler.told() else { return false };
+        let contexts: Vec<_> = pushes.iter().map(|push| push.context).collect();
+        let (sampling, banned) = (sampler.sampling(), sampler.banned());
+        let choosing = Choosing { sampling, told, banned, contexts: &contexts, stops };
         let columns = self.open().and_then(|fork| self.columns(fork, pushes));
-        columns.is_ok_and(|columns| self.backend.is_ahead(&columns))
+        columns.is_ok_and(|columns| self.backend.is_ahead(&columns, &choosing))
     }
 
     /// Takes back the last `count` tokens of a branch, drafts that turned out wrong; `logits` are those after the one before.

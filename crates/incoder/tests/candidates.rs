@@ -120,3 +120,56 @@ fn branches_to_decode_are_named_once_and_in_order() {
         assert!(refused(&mut session, &[0, 1]).unwrap().contains("full"), "{name}");
     }
 }
+
+/// Steps that the GPU began with are dropped when the next call chooses otherwise: its tokens are those drawn from the logits.
+#[test]
+fn a_change_between_two_calls_counts_at_once() {
+    let folder = folder("tiny-a", "model.fp16.safetensors");
+    let greedy = || Sampler::new(Sampling::greedy(), Vec::new()).unwrap();
+    let sampler = |sampling, banned: &[u32]| Sampler::new(sampling, banned.to_vec()).unwrap();
+    let warm = Sampling { temperature: 1.5, top_k: 50, top_p: 1.0, ..Sampling::default() };
+    let penalised = Sampling { repetition_penalty: 1.8, ..Sampling::greedy() };
+    for (name, device) in cpu_and_gpu() {
+        let mut session = load(&folder, &device, Kv::F32, Some(64));
+        // What is greedily chosen is banned in one of the cases: the ban has something to change.
+        let unchanged = decoded(&mut session, [(&mut greedy(), &[]), (&mut greedy(), &[])]);
+        let cases = [
+            ("another temperature and top-k", [greedy(), sampler(warm, &[])], [&[][..], &[]]),
+            ("another top-k", [sampler(Sampling { top_k: 2, ..warm }, &[]), sampler(warm, &[])], [&[], &[]]),
+            ("a ban", [greedy(), sampler(Sampling::greedy(), &unchanged.0[3..])], [&[], &[]]),
+            ("another penalty", [greedy(), sampler(penalised, &[])], [&PROMPT, &PROMPT]),
+            ("another context", [sampler(penalised, &[]), sampler(penalised, &[])], [&[], &unchanged.0]),
+        ];
+        let mut changed = 0;
+        for (what, [mut first, mut second], [before, after]) in cases {
+            let (got, expected) = decoded(&mut session, [(&mut first, before), (&mut second, after)]);
+            assert_eq!(got, expected, "{what} on {name}");
+            changed += usize::from(got[3..] != unchanged.0[3..]);
+        }
+        assert!(changed >= 3, "only {changed} of the cases change a token on {name}");
+    }
+}
+
+/// Three tokens with each sampler and the context that its penalty looks at: from [`Session::decode`], and drawn from the logits.
+fn decoded(session: &mut Session, mut samplers: [(&mut Sampler, &[u32]); 2]) -> (Vec<u32>, Vec<u32>) {
+    let mut run = |by_logits: bool| {
+        block_on(session.set_context(&PROMPT, &Cancel::default())).unwrap();
+        session.fork(1, 8).unwrap();
+        let (mut id, mut ids) = (7, Vec::new());
+        for (sampler, context) in &mut samplers {
+            for _ in 0..3 {
+                let draw = Draw { stream: 0, step: 1 + ids.len() as u32 };
+                id = if by_logits {
+                    let logits = block_on(session.step(&[(0, id)])).unwrap().remove(0);
+                    sampler.sample(&logits, None, context.iter().chain(&ids).copied(), draw).unwrap()
+                } else {
+                    let push = Push { branch: 0, id, context: [context, &ids], draw };
+                    block_on(session.decode(&[push], 5 - ids.len(), sampler, &[])).unwrap()[0]
+                };
+                ids.push(id);
+            }
+        }
+        ids
+    };
+    (run(false), run(true))
+}

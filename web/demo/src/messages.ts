@@ -56,6 +56,10 @@ const ERRORS: Record<InCoderError['code'], Message> = {
     title: 'The browser gives this page no more storage.',
     advice: 'Delete a model under “Kept in this browser”, or free disk space, and load again.',
   },
+  CACHE_BUSY: {
+    title: 'This model is being loaded, here or in another tab.',
+    advice: 'Wait until it is, or cancel that.',
+  },
   OFFLINE_MISS: {
     title: 'You are offline, and this model is not in this browser yet.',
     advice: 'Go online once to download it; after that it loads without a network.',
@@ -120,6 +124,10 @@ const PROBE: Record<Extract<Probe, { ok: false }>['reason'], Message> = {
   'no-api': {
     title: 'This browser has no WebGPU.',
     advice: 'A current Chrome or Edge has it, Safari from version 26 on, and Firefox on Windows and macOS.',
+  },
+  'not-a-browser': {
+    title: 'This is no page of a browser.',
+    advice: 'Open it in a current browser.',
   },
   'insecure-context': {
     title: 'This page came over an insecure connection.',

@@ -78,7 +78,12 @@ impl Engine {
         let load: Load = options(&load)?;
         let folder = WebFolder::new(folder);
         let tuning = if load.software { Tuning::SOFTWARE } else { Tuning::HARDWARE };
-        let wanted = GpuOptions { tuning: Some(tuning), assume_subgroups: load.subgroups, ..Default::default() };
+        let wanted = GpuOptions {
+            tuning: Some(tuning),
+            assume_subgroups: load.subgroups,
+            assume_software: load.software,
+            ..Default::default()
+        };
         let mut gpu = Gpu::open(&wanted).await.map_err(thrown)?;
         let kv = load.kv.into();
         let loading = LoadOptions { context: load.context_length, kv, warm_up: true };

@@ -42,26 +42,34 @@ pub fn heap_bytes() -> f64 {
 }
 
 /// What a model with this config.json takes on an adapter with these limits, bytes: `{"context", "weights", "kvCache", "scratch",
-/// "total", "largestBuffer", "largestContext"}`; the largest buffer is one that cannot be split, the largest context is
-/// what the limits allow of `context` tokens, or null. `context` 0 is the model's own.
+/// "total", "blockers", "largestContext"}`. The blockers are the limits that the largest buffer which cannot be split exceeds, as the
+/// package's `Blocker`s; the largest context is what the limits allow of `context` tokens, or null. `context` 0 is the model's own.
+/// `software` says that the adapter computes on the CPU, where a step has fewer tokens.
 ///
 /// # Errors
 /// What [`Config::from_json`] refuses.
 #[wasm_bindgen(js_name = memoryPlan)]
-pub fn memory_plan(config: &str, context: u32, binding_bytes: f64, buffer_bytes: f64) -> Result<String, JsValue> {
+pub fn memory_plan(
+    config: &str,
+    context: u32,
+    binding_bytes: f64,
+    buffer_bytes: f64,
+    software: bool,
+) -> Result<String, JsValue> {
     let config = Config::from_json(config).map_err(failure::thrown)?;
     let context = if context == 0 { config.max_position_embeddings } else { context as usize };
-    // A browser does not tell the engine that its adapter is a software one.
-    let limits =
-        MemoryLimits { binding_bytes: binding_bytes as u64, buffer_bytes: buffer_bytes as u64, software: false };
+    let limits = MemoryLimits { binding_bytes: binding_bytes as u64, buffer_bytes: buffer_bytes as u64, software };
     let plan = MemoryPlan::new(&config, context, Kv::F16, &limits);
+    let need = plan.unsplit.iter().map(|buffer| buffer.1).max().unwrap_or_default();
+    let exceeded = limits.usable().into_iter().filter(|&(_, have)| have < need);
+    let blockers = exceeded.map(|(limit, have)| serde_json::json!({ "limit": limit, "need": need, "have": have }));
     Ok(serde_json::json!({
         "context": context,
         "weights": plan.weights,
         "kvCache": plan.kv_cache,
         "scratch": plan.scratch,
         "total": plan.total(),
-        "largestBuffer": plan.unsplit[0].1,
+        "blockers": blockers.collect::<Vec<_>>(),
         "largestContext": MemoryPlan::largest_context(&config, context, Kv::F16, &limits, None),
     })
     .to_string())

@@ -14,7 +14,7 @@ pub(crate) struct Load {
     pub kv: Cache,
     /// The page added `subgroups` to the device request.
     pub subgroups: bool,
-    /// The adapter computes on the CPU, which wgpu cannot tell in a browser: nothing is measured on it.
+    /// The adapter computes on the CPU, which wgpu cannot always tell in a browser: nothing is measured on it.
     pub software: bool,
     /// The GPU makes the weights; the folder has the rest.
     #[serde(default)]

@@ -31,22 +31,22 @@ export interface InfillSourceOptions {
    * Most tokens of the text around the cursor that the model reads; 1024. More context takes longer to read: the first time, and
    * whenever the cursor has moved far.
    */
-  maxPromptTokens?: number;
+  maxPromptTokens?: number | undefined;
   /** Lines before the cursor that are read as the beginning of the hole, see `InfillOptions`; 8. */
-  lookback?: number;
+  lookback?: number | undefined;
   /** Suggest no more than the rest of the line; false. */
-  singleLine?: boolean;
+  singleLine?: boolean | undefined;
   /** Anything else of the call; 48 tokens at temperature 0.2 unless said otherwise. */
-  infill?: Omit<InfillOptions, 'signal' | 'onToken' | 'supersede' | 'candidates' | 'maxRetries'>;
+  infill?: Omit<InfillOptions, 'signal' | 'onToken' | 'supersede' | 'candidates' | 'maxRetries'> | undefined;
 }
 
 interface GhostSettings {
   /** Milliseconds without a keystroke before a suggestion is asked for; 250. */
-  debounceMs?: number;
+  debounceMs?: number | undefined;
   /** Ask while typing; true. Where false, only Alt+\ asks. */
-  automatic?: boolean;
+  automatic?: boolean | undefined;
   /** Told of a request that failed (never of one that was aborted); CodeMirror's exception sink when left out. */
-  onError?: (error: unknown) => void;
+  onError?: ((error: unknown) => void) | undefined;
 }
 
 /** Where suggestions come from: a function, or an engine that may not be loaded yet. */
@@ -60,12 +60,12 @@ export function infillSource(getEngine: () => Infiller | null, options: InfillSo
     const engine = getEngine();
     if (!engine) return;
     const events = engine.infillStream({ prefix, suffix }, {
-      maxTokens: 48,
-      temperature: 0.2,
-      maxPromptTokens,
-      lookback,
-      ...(singleLine && { end: 'line' }),
       ...infill,
+      maxTokens: infill.maxTokens ?? 48,
+      temperature: infill.temperature ?? 0.2,
+      maxPromptTokens: infill.maxPromptTokens ?? maxPromptTokens,
+      lookback: infill.lookback ?? lookback,
+      end: infill.end ?? (singleLine ? 'line' : 'auto'),
       supersede: true,
       signal,
     });

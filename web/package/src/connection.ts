@@ -3,6 +3,7 @@
 import { InCoderError } from './errors.js';
 import { Host } from './host.js';
 import type { Calls, Method, ToClient, ToHost } from './protocol.js';
+import { startWorker, workerFailure, type WorkerOption } from './start.js';
 import type { LoadProgress, LostInfo, TokenEvent } from './types.js';
 
 interface Waiting {
@@ -20,24 +21,24 @@ export class Connection {
   #next = 1;
   #closed: InCoderError | undefined;
 
-  /** `inWorker` false runs the engine on the page itself. */
-  constructor(inWorker: boolean, onLost: (info: LostInfo) => void) {
+  /** `worker` false runs the engine on the page itself. Throws WORKER_FAILED. */
+  constructor(worker: WorkerOption | false, onLost: (info: LostInfo) => void) {
     this.#onLost = onLost;
-    if (!inWorker) {
+    if (worker === false) {
       // Messages are answered in later tasks, as a worker's are.
       const host = new Host((message) => queueMicrotask(() => this.#receive(message)));
       this.#send = (message) => queueMicrotask(() => host.handle(message));
       this.#close = () => undefined;
       return;
     }
-    const worker = new Worker(new URL('./worker.js', import.meta.url), { type: 'module' });
-    worker.addEventListener('message', ({ data }: MessageEvent<ToClient>) => this.#receive(data));
-    worker.addEventListener('error', (event) => {
+    const started = startWorker(worker);
+    started.addEventListener('message', ({ data }: MessageEvent<ToClient>) => this.#receive(data));
+    started.addEventListener('error', (event) => {
       event.preventDefault();
-      this.close(new InCoderError('WORKER_FAILED', event.message || 'the worker did not start: is worker.js served beside the package?'));
+      this.close(workerFailure(event.message));
     });
-    this.#send = (message) => worker.postMessage(message);
-    this.#close = () => worker.terminate();
+    this.#send = (message) => started.postMessage(message);
+    this.#close = () => started.terminate();
   }
 
   /** Makes a call. An abort rejects at once with the signal's reason; the host stops at the next token or chunk. */

@@ -9,6 +9,7 @@ export type ErrorCode =
   | 'NOT_FOUND'
   | 'INTEGRITY'
   | 'QUOTA_EXCEEDED'
+  | 'CACHE_BUSY'
   | 'OFFLINE_MISS'
   | 'BAD_CHECKPOINT'
   | 'UNSUPPORTED_MODEL'

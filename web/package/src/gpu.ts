@@ -4,10 +4,11 @@ import { InCoderError } from './errors.js';
 import type { AdapterInfo } from './types.js';
 
 /** Why there is no adapter, or the adapter. */
-export type Found = { reason: 'no-api' | 'insecure-context' | 'no-adapter'; message: string } | { adapter: GPUAdapter };
+export type Found = { reason: keyof typeof MISSING; message: string } | { adapter: GPUAdapter };
 
 const MISSING = {
   'insecure-context': 'WebGPU needs a secure context: open the page over https or on localhost',
+  'not-a-browser': 'the engine finds WebGPU in a page or a worker of a browser, and this is neither: there is no Window here',
   'no-api': 'this browser has no WebGPU: use a current Chrome, Edge, Safari or Firefox, or turn WebGPU on in its settings',
   'no-adapter': 'the browser has WebGPU but offers no GPU adapter: its driver may be blocked or too old',
 } as const;
@@ -15,8 +16,11 @@ const MISSING = {
 /** The fastest adapter, as the engine will get it. */
 export async function findAdapter(): Promise<Found> {
   const missing = (reason: keyof typeof MISSING) => ({ reason, message: MISSING[reason] });
-  if (!globalThis.isSecureContext) return missing('insecure-context');
-  if (!navigator.gpu) return missing('no-api');
+  // Outside of browsers there is no such thing as a secure context.
+  if (globalThis.isSecureContext === false) return missing('insecure-context');
+  // The engine looks for these two by name, and would stop for good where neither is.
+  if (!('Window' in globalThis) && !('WorkerGlobalScope' in globalThis)) return missing('not-a-browser');
+  if (!globalThis.navigator?.gpu) return missing('no-api');
   const adapter = await navigator.gpu.requestAdapter({ powerPreference: 'high-performance' }).catch(() => null);
   return adapter ? { adapter } : missing('no-adapter');
 }

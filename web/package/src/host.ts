@@ -6,7 +6,7 @@ import { keepTuning, keptTuning } from './files/tuning.js';
 import { describe, openingDevice, requireAdapter } from './gpu.js';
 import type { Calls, Failure, Infill, LoadRequest, Loaded, Method, ToClient, ToHost } from './protocol.js';
 import type { AdapterSpeed, Candidate, Generation, Infilling, LoadProgress, Score, TokenEvent } from './types.js';
-import { wasm, type Wasm } from './wasm.js';
+import { wasm, type Wasm, type WasmSource } from './wasm.js';
 
 /** A call that was asked for and is not answered yet. */
 interface Running {
@@ -107,11 +107,11 @@ export class Host {
     switch (method) {
       case 'encode': {
         const [text, bos, special] = args as Calls['encode'];
-        return [...engine.encode(aText(text), bos, special)];
+        return [...engine.encode(text, bos, special)];
       }
       case 'decode': {
         const [ids, skipSpecial] = args as Calls['decode'];
-        return engine.decode(tokenIds(ids), skipSpecial);
+        return engine.decode(Uint32Array.from(ids), skipSpecial);
       }
       case 'heap':
         return (await wasm()).heapBytes();
@@ -119,22 +119,20 @@ export class Host {
         const [prompt, options] = args as Calls['generate'];
         return this.#timed(call, options.maxTimeMs, new CancelFlag(), async (flag) => {
           const json = Array.isArray(prompt)
-            ? await engine.generateIds(tokenIds(prompt), making(options), flag, tell(emit))
-            : await engine.generate(aText(prompt), making(options), flag, tell(emit));
+            ? await engine.generateIds(Uint32Array.from(prompt), making(options), flag, tell(emit))
+            : await engine.generate(prompt, making(options), flag, tell(emit));
           return whole(JSON.parse(json) as Omit<Generation, keyof Candidate>);
         }, () => whole(NOTHING));
       }
       case 'infill': {
         const [parts, options] = args as Calls['infill'];
-        if (options.begun !== undefined) aText(options.begun);
         return this.#timed(call, options.maxTimeMs, new CancelFlag(), async (flag) => {
-          return infill(engine, parts.map(aText), options, flag, emit);
+          return infill(engine, parts, options, flag, emit);
         }, () => unfilled(parts, options.begun));
       }
       case 'score': {
         const [text, top] = args as Calls['score'];
-        if (!Number.isInteger(top) || top < 0) throw new InCoderError('INVALID_ARGUMENT', `topLogprobs is ${top}, expected 0 or more`);
-        const ids = typeof text === 'string' ? engine.encode(text, true, 'literal') : tokenIds(text);
+        const ids = typeof text === 'string' ? engine.encode(text, true, 'literal') : Uint32Array.from(text);
         return this.#timed(call, undefined, new CancelFlag(), async (flag) => {
           return JSON.parse(await engine.score(ids, top, flag)) as Score;
         });
@@ -264,29 +262,18 @@ async function load(
     const code = InCoderError.fromEngine(error)?.code;
     if (code === 'BAD_CHECKPOINT' || code === 'UNSUPPORTED_MODEL') await folder.distrust().catch(() => undefined);
     throw error;
+  } finally {
+    await folder.close();
   }
 }
 
 /** What the GPU does at best, on a device of its own. */
-async function measure({ wasm: url }: { wasm?: string }): Promise<AdapterSpeed> {
+async function measure({ wasm: source }: { wasm?: WasmSource }): Promise<AdapterSpeed> {
   await requireAdapter();
-  const { adapterSpeed } = await wasm(url);
+  const { adapterSpeed } = await wasm(source);
   const { opened, device } = await openingDevice(false, adapterSpeed);
   device.destroy();
   return JSON.parse(opened) as AdapterSpeed;
-}
-
-/** A text for the engine: wasm would read anything else as one, somewhere in its memory. */
-function aText(text: unknown): string {
-  if (typeof text === 'string') return text;
-  throw new InCoderError('INVALID_ARGUMENT', `expected a text, got ${typeof text}`);
-}
-
-/** Token ids for the engine; the engine itself says which of them the model has. */
-function tokenIds(ids: number[]): Uint32Array {
-  const wrong = ids.find((id) => !Number.isInteger(id) || id < 0 || id > 0xffff_ffff);
-  if (wrong === undefined) return Uint32Array.from(ids);
-  throw new InCoderError('INVALID_ARGUMENT', `${String(wrong)} is no token id`, { id: wrong });
 }
 
 /** The options that the engine knows. */
@@ -334,9 +321,6 @@ async function infill(
   flag: import('./wasm/incoder.js').CancelFlag,
   emit: (event: TokenEvent) => void,
 ): Promise<Infilling> {
-  if (!Number.isInteger(candidates) || candidates < 1) {
-    throw new InCoderError('INVALID_ARGUMENT', `candidates is ${candidates}, expected 1 or more`, { candidates });
-  }
   const made: Infilling[] = [];
   for (let i = 0; i < candidates; i++) {
     const one = { ...options, seed: (options.seed ?? 0) + i };
@@ -344,7 +328,7 @@ async function infill(
     const json = await engine.infill(parts, making(one), flag, i === 0 ? tell(emit) : () => undefined).catch((error: unknown) => {
       // No time is left for this candidate; those before it are kept.
       if (i > 0 && cancelled(error)) return JSON.stringify(unfilled(parts, options.begun));
-      throw error;
+      throw withAdvice(error);
     });
     const filled = JSON.parse(json) as Infilling;
     const text = filledText(parts, filled.infills, options.begun);
@@ -352,6 +336,13 @@ async function infill(
   }
   const [first, ...alternatives] = made as [Infilling, ...Infilling[]];
   return alternatives.length > 0 ? { ...first, alternatives } : first;
+}
+
+/** A text that is too long, with what the package can do about it. */
+function withAdvice(error: unknown): unknown {
+  const known = InCoderError.fromEngine(error);
+  if (known?.code !== 'CONTEXT_OVERFLOW') return error;
+  return new InCoderError(known.code, `${known.message}. \`onOverflow: 'window'\` uses the part around the holes`, known.details);
 }
 
 const disposed = () => new InCoderError('DISPOSED', 'this model was disposed of');

@@ -6,6 +6,7 @@ import { InCoderError } from './errors.js';
 import { deleteModel, listModels, verifyModel } from './files/cache.js';
 import { byBaseName } from './files/disk.js';
 import { askPersistence } from './files/store.js';
+import { aText, checked, holes, textOrIds, tokenIds } from './options.js';
 import { probe } from './probe.js';
 import type { LoadRequest, Loaded, Plain } from './protocol.js';
 import type {
@@ -26,13 +27,10 @@ import type {
   TokenEvent,
   Tokenizer,
 } from './types.js';
-import { wasm } from './wasm.js';
+import { wasm, type WasmSource } from './wasm.js';
 
 export { InCoderError, type ErrorCode, type ErrorDetails } from './errors.js';
 export type * from './types.js';
-
-/** Marks a hole in a text, as in the published demo. */
-const MARKER = '<infill>';
 
 /** A loaded model. */
 export class InCoder {
@@ -52,10 +50,11 @@ export class InCoder {
    * Measures what the GPU does at best. Takes 512 MiB of its memory for a fraction of a second, and many seconds where WebGPU
    * is computed on the CPU. An abort ends it at once, in a worker.
    */
-  static async measure({ signal, worker = true, wasm: url }: MeasureOptions = {}): Promise<AdapterSpeed> {
+  static async measure(options: MeasureOptions = {}): Promise<AdapterSpeed> {
+    const { signal, worker = true, wasm: source } = checked('measure', options);
     const connection = new Connection(worker, () => undefined);
     try {
-      return await connection.call('measure', [url === undefined ? {} : { wasm: absolute(url) }], { signal });
+      return await connection.call('measure', [source === undefined ? {} : { wasm: wasmSource(source) }], { signal });
     } finally {
       connection.close(disposed());
     }
@@ -64,8 +63,9 @@ export class InCoder {
   /** The download cache of this browser. */
   static readonly cache: ModelCache = {
     list: () => listModels(),
-    delete: (id) => deleteModel(id),
+    delete: async (id) => deleteModel(aText('id', id)),
     verify: async (id) => {
+      aText('id', id);
       const { Sha256 } = await wasm();
       return verifyModel(id, () => new Sha256());
     },
@@ -77,8 +77,9 @@ export class InCoder {
    * Rejects with an `InCoderError`, or with the signal's reason; what was downloaded by then stays cached.
    */
   static async load(model: string, options: LoadOptions = {}): Promise<InCoder> {
-    const { signal, onProgress, worker = true, wasm: url, files, ...rest } = options;
-    if (model === 'demo' && !rest.baseUrl && !files) {
+    aText('the model', model);
+    const { signal, onProgress, worker = true, wasm: source, baseUrl, files, ...rest } = checked('load', options);
+    if (model === 'demo' && baseUrl === undefined && !files) {
       throw new InCoderError('INVALID_ARGUMENT', "the demo model is not on the hub: say where it is served with 'baseUrl'");
     }
     if (rest.randomWeights && !files) {
@@ -89,14 +90,14 @@ export class InCoder {
     if (files) request.files = [...byBaseName(files).values()];
     // Only a page may ask that the cache is not thrown away.
     else if (rest.cache !== false) askPersistence();
-    if (url !== undefined) request.wasm = absolute(url);
-    if (rest.baseUrl !== undefined) request.baseUrl = absolute(rest.baseUrl);
+    if (source !== undefined) request.wasm = wasmSource(source);
+    if (baseUrl !== undefined) request.baseUrl = absolute(baseUrl);
     const losses = new Losses();
     const connection = new Connection(worker, (info) => losses.happened(info));
     try {
       const onEvent = onProgress && ((event: LoadProgress) => onProgress(event));
       const { facts, adapter } = await connection.call<Loaded, 'load'>('load', [request], { signal, onEvent });
-      return new InCoder(connection, losses, { model, adapter, worker, ...facts } as ModelInfo);
+      return new InCoder(connection, losses, { model, adapter, worker: worker !== false, ...facts } as ModelInfo);
     } catch (error) {
       void connection.call('dispose', []).catch(() => undefined).finally(() => connection.close(disposed()));
       throw error;
@@ -107,11 +108,16 @@ export class InCoder {
     this.#connection = connection;
     this.#losses = losses;
     this.info = info;
-    const encode: Tokenizer['encode'] = (text, { bos = true, specialTokens = 'literal' } = {}) =>
-      connection.call('encode', [text, bos, specialTokens]);
+    const encode: Tokenizer['encode'] = async (text, options = {}) => {
+      const { bos = true, specialTokens = 'literal' } = checked('encode', options);
+      return connection.call('encode', [aText('text', text), bos, specialTokens]);
+    };
     this.tokenizer = {
       encode,
-      decode: (ids, { skipSpecial = false } = {}) => connection.call('decode', [ids, skipSpecial]),
+      decode: async (ids, options = {}) => {
+        const { skipSpecial = false } = checked('decode', options);
+        return connection.call('decode', [tokenIds('ids', ids), skipSpecial]);
+      },
       count: async (text) => (await encode(text)).length,
     };
   }
@@ -123,16 +129,17 @@ export class InCoder {
 
   /** Continues `prompt`: a text, or token ids, taken as they are. */
   async generate(prompt: string | number[], options: GenerateOptions = {}): Promise<Generation> {
-    const { plain, ...rest } = split(options);
-    return this.#connection.call('generate', [prompt, plain], rest);
+    const { plain, ...rest } = split(checked('generate', options));
+    return this.#connection.call('generate', [textOrIds('the prompt', prompt), plain], rest);
   }
 
   /** Fills every hole of `input`. */
   async infill(input: InfillInput, options: InfillOptions = {}): Promise<Infilling> {
-    // Parts are the published form's input, and get its prompt.
-    const { plain, ...rest } = split('parts' in input ? { lookback: 0, ...options } : options);
-    const begun = 'prefix' in input && input.begun !== undefined && { begun: input.begun };
-    return this.#connection.call('infill', [parts(input), { ...plain, ...begun }], rest);
+    const { parts, ...begun } = holes(input);
+    const { plain, ...rest } = split(checked('infill', options));
+    // A list of parts is the published form's input, and gets its prompt.
+    const published = 'parts' in input && input.parts !== undefined && { lookback: 0 };
+    return this.#connection.call('infill', [parts, { ...published, ...plain, ...begun }], rest);
   }
 
   /** `generate` token by token. Leaving the loop cancels; the return value is the whole result. */
@@ -146,8 +153,9 @@ export class InCoder {
   }
 
   /** The log probability of every token of `text` (or of token ids, taken as they are). */
-  async score(text: string | number[], options: { topLogprobs?: number; signal?: AbortSignal } = {}): Promise<Score> {
-    return this.#connection.call('score', [text, options.topLogprobs ?? 0], { signal: options.signal });
+  async score(text: string | number[], options: { topLogprobs?: number | undefined; signal?: AbortSignal | undefined } = {}): Promise<Score> {
+    const { topLogprobs = 0, signal } = checked('score', options);
+    return this.#connection.call('score', [textOrIds('the text', text), topLogprobs], { signal });
   }
 
   /** Bytes of the wasm heap: the most that was ever in use, whatever the model's size. */
@@ -176,8 +184,13 @@ function absolute(url: string | URL): string {
   try {
     return new URL(url, globalThis.document?.baseURI ?? globalThis.location?.href).href;
   } catch {
-    throw new InCoderError('INVALID_ARGUMENT', `Not a URL: ${url}`, { url: String(url) });
+    throw new InCoderError('INVALID_ARGUMENT', `not a URL: ${url}`, { url: String(url) });
   }
+}
+
+/** What crosses to the worker of what `wasm` may be. */
+function wasmSource(source: NonNullable<LoadOptions['wasm']>): WasmSource {
+  return typeof source === 'string' || source instanceof URL ? absolute(source) : source;
 }
 
 /** The promise of the next loss. */
@@ -205,15 +218,6 @@ function split<T extends GenerateOptions>(options: T) {
   const { signal, onToken, ...plain } = options;
   const onEvent = onToken && ((event: TokenEvent) => onToken(event));
   return { plain: plain as Plain<T>, signal, onEvent };
-}
-
-/** The texts between the holes. */
-function parts(input: InfillInput): string[] {
-  if ('parts' in input) return input.parts;
-  if ('prefix' in input) return [input.prefix, input.suffix ?? ''];
-  const marker = input.marker ?? MARKER;
-  if (marker === '') throw new InCoderError('INVALID_ARGUMENT', 'the marker is empty');
-  return input.text.split(marker);
 }
 
 /** Events as they come, from a call that takes `onToken`. */

@@ -2,6 +2,7 @@
 
 import { InCoderError } from './errors.js';
 import { describe, findAdapter } from './gpu.js';
+import { checked } from './options.js';
 import type { AdapterInfo, Blocker, Fit, FitOptions, FitQuery, Probe } from './types.js';
 import { wasm } from './wasm.js';
 
@@ -23,6 +24,9 @@ export async function probe(): Promise<Probe> {
   return { ok: true, ...info, fits: (model, options) => fits(info, model, options) };
 }
 
+/** What WebGPU allows everywhere. */
+const EVERY_ADAPTER = { limits: { maxStorageBufferBindingSize: 128 << 20, maxBufferSize: 256 << 20 }, software: false };
+
 /** What the engine's memoryPlan says, bytes. */
 interface MemoryPlan {
   /** Tokens. */
@@ -31,21 +35,19 @@ interface MemoryPlan {
   kvCache: number;
   scratch: number;
   total: number;
-  largestBuffer: number;
+  blockers: Blocker[];
   largestContext: number | null;
 }
 
 async function fits(adapter: AdapterInfo | undefined, model: FitQuery, options: FitOptions = {}): Promise<Fit> {
-  const config = typeof model === 'string' ? SHAPES[model] : model.config;
+  const config = typeof model === 'string' ? SHAPES[model] : model?.config;
   if (typeof config !== 'string') throw new InCoderError('INVALID_ARGUMENT', `no model is known by the name ${String(model)}`);
-  const plan = await planned(config, options, adapter);
-  const { candidates = 1, maxTokens = 128 } = options;
-  const names = ['maxStorageBufferBindingSize', 'maxBufferSize'] as const;
-  const blockers = names.map((limit): Blocker => ({ limit, need: plan.largestBuffer, have: adapter?.limits[limit] ?? 0 }));
-  const real = blockers.filter((blocker) => blocker.have < blocker.need);
+  const given = checked('fits', options);
+  const plan = await planned(config, given, adapter);
+  const { candidates = 1, maxTokens = 128 } = given;
   return {
-    fits: real.length === 0,
-    blockers: real,
+    fits: adapter !== undefined && plan.blockers.length === 0,
+    blockers: plan.blockers,
     gpuBytes: plan.total,
     weightBytes: plan.weights,
     kvCacheBytes: plan.kvCache,
@@ -56,18 +58,12 @@ async function fits(adapter: AdapterInfo | undefined, model: FitQuery, options: 
 }
 
 async function planned(config: string, options: FitOptions, adapter: AdapterInfo | undefined): Promise<MemoryPlan> {
-  const { contextLength = 0, candidates = 1, maxTokens = 128 } = options;
-  for (const [name, value] of Object.entries({ contextLength, candidates, maxTokens })) {
-    const least = name === 'contextLength' ? 0 : 1;
-    if (Number.isInteger(value) && value >= least && value < 2 ** 31) continue;
-    throw new InCoderError('INVALID_ARGUMENT', `${name} is ${String(value)}, expected an integer from ${least} on`);
-  }
+  const { contextLength = 0 } = options;
   const { memoryPlan } = await wasm();
-  const { maxStorageBufferBindingSize: binding = 0, maxBufferSize: buffer = 0 } = adapter?.limits ?? {};
+  // Without an adapter the plan is for the limits that every one has.
+  const { limits: { maxStorageBufferBindingSize: binding, maxBufferSize: buffer }, software } = adapter ?? EVERY_ADAPTER;
   try {
-    // Without an adapter the plan is for the limits that every one has.
-    const [most, largest] = adapter ? [binding, buffer] : [128 << 20, 256 << 20];
-    return JSON.parse(memoryPlan(config, contextLength, most, largest));
+    return JSON.parse(memoryPlan(config, contextLength, binding, buffer, software));
   } catch (error) {
     throw InCoderError.fromEngine(error) ?? error;
   }

@@ -1,6 +1,7 @@
 /** What crosses the border between the page and the worker. Everything is structured-cloneable. */
 
 import type { ErrorCode, ErrorDetails } from './errors.js';
+import type { WasmSource } from './wasm.js';
 import type { AdapterInfo, GenerateOptions, InfillOptions, LoadOptions, LoadProgress, LostInfo, SpecialTokens, TokenEvent } from './types.js';
 
 /** Options without what cannot be cloned; aborts travel as `Cancel`. */
@@ -10,12 +11,17 @@ export type Plain<T> = Omit<T, 'signal' | 'onToken' | 'onProgress'>;
 export type Infill = Plain<InfillOptions> & { begun?: string };
 
 /** How the model is loaded, on the host's side. */
-export type LoadRequest = Omit<Plain<LoadOptions>, 'files' | 'worker' | 'wasm'> & { model: string; files?: File[]; wasm?: string };
+export type LoadRequest = Omit<Plain<LoadOptions>, 'baseUrl' | 'files' | 'worker' | 'wasm'> & {
+  model: string;
+  baseUrl?: string;
+  files?: File[];
+  wasm?: WasmSource;
+};
 
 /** The calls and their arguments. */
 export interface Calls {
   load: [LoadRequest];
-  measure: [request: { wasm?: string }];
+  measure: [request: { wasm?: WasmSource }];
   generate: [prompt: string | number[], options: Plain<GenerateOptions>];
   infill: [parts: string[], options: Infill];
   score: [text: string | number[], topLogprobs: number];

@@ -27,37 +27,42 @@ export interface LoadProgress {
   cached?: boolean;
   /** Whether an earlier download was taken up where it ended. */
   resumed?: boolean;
+  /** Set while another load of this model, in this tab or another one, downloads it: `done` is how far that one is. */
+  waiting?: boolean;
 }
 
 /** How a model is loaded. */
 export interface LoadOptions {
   /** Branch, tag or commit on the hub; `main`. */
-  revision?: string;
+  revision?: string | undefined;
   /** Folder that holds config.json, tokenizer.json and the weights; the hub when left out. */
-  baseUrl?: string;
+  baseUrl?: string | URL | undefined;
   /** The files themselves, from a file picker or a drop; nothing is downloaded or cached. */
-  files?: Iterable<File>;
+  files?: Iterable<File> | undefined;
   /**
    * The weights are random, in the sizes of config.json, and the GPU makes them: says how fast a model would be, without one. With
    * `files`, which then are config.json and tokenizer.json; false.
    */
-  randomWeights?: boolean;
+  randomWeights?: boolean | undefined;
   /** The hub's access token. */
-  token?: string;
+  token?: string | undefined;
   /** Keep what is downloaded, and what was measured of the GPU, in this browser; true. */
-  cache?: boolean;
-  /** Run in a dedicated worker; true. */
-  worker?: boolean;
-  /** Where incoder_bg.wasm lies, when it is not beside the package. */
-  wasm?: string | URL;
+  cache?: boolean | undefined;
+  /**
+   * Run in a dedicated worker; true. `false` runs on the page itself. A URL says where worker.js lies when it is not beside the
+   * package, and a function makes the worker, from the entry `incoder/worker`.
+   */
+  worker?: boolean | string | URL | (() => Worker) | undefined;
+  /** Where incoder_bg.wasm lies when it is not beside the package, or what is in it. */
+  wasm?: string | URL | BufferSource | WebAssembly.Module | undefined;
   /** Tokens that the KV cache holds; the model's own context when left out. */
-  contextLength?: number;
+  contextLength?: number | undefined;
   /** How keys and values are stored; `f16`. */
-  kv?: 'f16' | 'f32';
+  kv?: 'f16' | 'f32' | undefined;
   /** Use subgroup operations where the browser has them; true. */
-  subgroups?: boolean;
-  signal?: AbortSignal;
-  onProgress?: (progress: LoadProgress) => void;
+  subgroups?: boolean | undefined;
+  signal?: AbortSignal | undefined;
+  onProgress?: ((progress: LoadProgress) => void) | undefined;
 }
 
 /** Why a text ends. */
@@ -95,81 +100,81 @@ export interface Window {
 /** How text is made. The defaults are the published ones. */
 export interface GenerateOptions {
   /** Most new tokens, of each region when infilling; 128. */
-  maxTokens?: number;
+  maxTokens?: number | undefined;
   /** 0 takes the most probable token; 0.2. */
-  temperature?: number;
+  temperature?: number | undefined;
   /** 0.95. */
-  topP?: number;
+  topP?: number | undefined;
   /** 50; 0 is no limit. */
-  topK?: number;
+  topK?: number | undefined;
   /** 1 changes nothing. */
-  repetitionPenalty?: number;
+  repetitionPenalty?: number | undefined;
   /** Equal seeds give equal texts on the same adapter; 0. */
-  seed?: number;
+  seed?: number | undefined;
   /** Texts that end a text; they are not part of it. */
-  stop?: string[];
+  stop?: string[] | undefined;
   /** Ends the texts after so many milliseconds, with the finish reason `time`. */
-  maxTimeMs?: number;
+  maxTimeMs?: number | undefined;
   /** How many texts; 1. */
-  candidates?: number;
+  candidates?: number | undefined;
   /** Take back tokens before the cursor that may begin a longer one; true. */
-  heal?: boolean;
+  heal?: boolean | undefined;
   /** Go on after `<|endoftext|>`, which then is part of the text; false. Infilling always ends there. */
-  ignoreEos?: boolean;
+  ignoreEos?: boolean | undefined;
   /** Try what followed the same tokens before, several tokens a step: the text is the same; true. */
-  lookup?: boolean;
+  lookup?: boolean | undefined;
   /**
    * What text is that spells a special token of the model, such as `<|mask:0|>` or `<s>`: text like any other (`literal`, the
    * default), an error (`reject`), or the special token itself (`parse`), which the model may then generate, too.
    */
-  specialTokens?: SpecialTokens;
+  specialTokens?: SpecialTokens | undefined;
   /**
    * What to do with text that the context window cannot hold: `window` (the default) shows the model the text around the hole, or
    * the end of a prompt, and the result says which part that was; `error` rejects with `CONTEXT_OVERFLOW`.
    */
-  onOverflow?: 'window' | 'error';
+  onOverflow?: 'window' | 'error' | undefined;
   /** Most tokens of the prompt, where that is less than the context window has room for: a shorter prompt is read sooner. */
-  maxPromptTokens?: number;
+  maxPromptTokens?: number | undefined;
   /** Let this call end the one that runs, which then rejects with the reason `superseded`. */
-  supersede?: boolean;
+  supersede?: boolean | undefined;
   /** Rejects with the signal's reason within one token or prefill chunk; what was computed stays cached. */
-  signal?: AbortSignal;
-  onToken?: (event: TokenEvent) => void;
+  signal?: AbortSignal | undefined;
+  onToken?: ((event: TokenEvent) => void) | undefined;
 }
 
 /** How holes are filled. */
 export interface InfillOptions extends GenerateOptions {
   /** One more sentinel after the last part, as in training; true. */
-  extraSentinel?: boolean;
+  extraSentinel?: boolean | undefined;
   /** Attempts in all until every region has ended; 1. */
-  maxRetries?: number;
+  maxRetries?: number | undefined;
   /**
    * How many lines before a cursor are put into the hole, as its beginning, instead of before it: the model goes on from them, and
    * finds more. The hole begins at a line whose number is a multiple of this, between this many and twice as many lines before the
    * cursor, so that it stays the same while lines are typed. 8 for one hole, 0 for several and for `{ parts }`; 0 is the published prompt.
    */
-  lookback?: number;
+  lookback?: number | undefined;
   /**
    * What ends a hole beside stop texts and `maxTokens`: the model alone (`mask`), also a line break (`line`), or also a line that
    * repeats the text behind the hole or is indented less than the cursor's line (`block`). `auto`, the default, is `block` with
    * look-back and `mask` without.
    */
-  end?: 'auto' | 'mask' | 'line' | 'block';
+  end?: 'auto' | 'mask' | 'line' | 'block' | undefined;
 }
 
 /** What is to be filled: around one cursor, between parts, or at every marker of a text. */
 export type InfillInput =
   | {
       prefix: string;
-      suffix?: string;
+      suffix?: string | undefined;
       /**
        * What the hole begins with already; the new text goes on from there. While only this grows from call to call, the KV cache
        * keeps everything around it: a character typed costs a step or two, and not the text behind the cursor.
        */
-      begun?: string;
+      begun?: string | undefined;
     }
   | { parts: string[] }
-  | { text: string; /** `<infill>` */ marker?: string };
+  | { text: string; /** `<infill>` */ marker?: string | undefined };
 
 /** Where the time went. */
 export interface Timings {
@@ -232,8 +237,8 @@ export interface Score {
 
 /** Text to token ids and back. */
 export interface Tokenizer {
-  encode(text: string, options?: { bos?: boolean; specialTokens?: SpecialTokens }): Promise<number[]>;
-  decode(ids: number[], options?: { skipSpecial?: boolean }): Promise<string>;
+  encode(text: string, options?: { bos?: boolean | undefined; specialTokens?: SpecialTokens | undefined }): Promise<number[]>;
+  decode(ids: number[], options?: { skipSpecial?: boolean | undefined }): Promise<string>;
   /** Tokens of `text`, the one that comes first included. */
   count(text: string): Promise<number>;
 }
@@ -302,14 +307,17 @@ export type MeasureOptions = Pick<LoadOptions, 'worker' | 'wasm' | 'signal'>;
 
 /** One limit that a model does not fit. */
 export interface Blocker {
+  /** WebGPU's name of it. */
   limit: string;
+  /** Bytes. */
   need: number;
+  /** Bytes of it that the engine can use: drivers count a buffer in 31 bits, whatever the adapter claims. */
   have: number;
 }
 
 /** What this browser can do, before anything is downloaded. */
 export type Probe =
-  | { ok: false; reason: 'no-api' | 'insecure-context' | 'no-adapter'; message: string; fits: FitFunction }
+  | { ok: false; reason: 'no-api' | 'insecure-context' | 'no-adapter' | 'not-a-browser'; message: string; fits: FitFunction }
   | ({ ok: true; fits: FitFunction } & AdapterInfo);
 
 /** What a model takes, and whether it fits; rejects for a config.json that no InCoder model has. */
@@ -321,16 +329,17 @@ export type FitQuery = 'demo' | 'facebook/incoder-1B' | 'facebook/incoder-6B' | 
 /** How the model is to be used. */
 export interface FitOptions {
   /** Tokens of context; left out: what the model was trained on. */
-  contextLength?: number;
+  contextLength?: number | undefined;
   /** Candidates from one prompt (1). */
-  candidates?: number;
+  candidates?: number | undefined;
   /** New tokens of each candidate (128). */
-  maxTokens?: number;
+  maxTokens?: number | undefined;
 }
 
 /** Whether a model fits this browser's limits. Browsers do not tell how much GPU memory is free. */
 export interface Fit {
   fits: boolean;
+  /** The limits that are too small; none where there is no GPU at all. */
   blockers: Blocker[];
   /** GPU memory, bytes: the sum of the three. */
   gpuBytes: number;

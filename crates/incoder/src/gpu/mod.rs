@@ -30,6 +30,8 @@ pub struct GpuOptions {
     /// The device will have subgroup operations although the API does not list them: wgpu cannot ask a browser for the
     /// feature, so the page adds it to the request itself.
     pub assume_subgroups: bool,
+    /// The adapter computes on the CPU although the API does not say so: browsers do not always flag theirs.
+    pub assume_software: bool,
     /// Use these workgroup shapes instead of those for the adapter's kind.
     pub tuning: Option<Tuning>,
     /// Never bind or allocate more than this many bytes at once, to test how matrices are split; `None`: the adapter's limits.
@@ -64,6 +66,8 @@ pub struct Tuning {
     pub choose_threads: u32,
 }
 
+/// The [`AdapterReport::kind`] of an adapter that computes on the CPU.
+const SOFTWARE: &str = "software";
 /// Threads that read inputs together: `LANES` of linear.wgsl.
 const TOGETHER: u32 = 8;
 
@@ -104,8 +108,8 @@ impl Tuning {
 impl Tuning {
     fn of(report: &AdapterReport) -> Self {
         match report.kind.as_str() {
-            "software" if report.name.contains("llvmpipe") => Self::LLVMPIPE,
-            "software" => Self::SOFTWARE,
+            SOFTWARE if report.name.contains("llvmpipe") => Self::LLVMPIPE,
+            SOFTWARE => Self::SOFTWARE,
             _ => Self::HARDWARE,
         }
     }
@@ -148,7 +152,7 @@ impl AdapterReport {
             wgpu::DeviceType::DiscreteGpu => "discrete",
             wgpu::DeviceType::IntegratedGpu => "integrated",
             wgpu::DeviceType::VirtualGpu => "virtual",
-            wgpu::DeviceType::Cpu => "software",
+            wgpu::DeviceType::Cpu => SOFTWARE,
             wgpu::DeviceType::Other => "other",
         };
         Self {
@@ -202,6 +206,9 @@ impl Gpu {
         let adapter = Self::adapter(&instance(), options.adapter.as_deref()).await?;
         let mut report = AdapterReport::new(&adapter);
         report.subgroups |= options.assume_subgroups;
+        if options.assume_software {
+            SOFTWARE.clone_into(&mut report.kind);
+        }
         let use_subgroups = report.subgroups && !options.no_subgroups;
         let mut required_features = adapter.features() & wgpu::Features::TIMESTAMP_QUERY;
         if use_subgroups && !options.assume_subgroups {

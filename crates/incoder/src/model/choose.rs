@@ -33,6 +33,42 @@ pub(crate) struct Choosing<'a> {
     pub stops: &'a [u32],
 }
 
+/// What steps under way were started with, to be compared with what the next call asks for: steps that follow one another choose as
+/// the first of them was told to.
+#[derive(Debug, Default)]
+pub(super) struct Started {
+    sampling: Sampling,
+    told: usize,
+    banned: Vec<u32>,
+    stops: Vec<u32>,
+    /// The context of each column, as far as the repetition penalty looks at it.
+    contexts: Vec<Vec<u32>>,
+}
+
+impl Started {
+    pub fn new(choosing: &Choosing<'_>) -> Self {
+        let Choosing { sampling, told, banned, contexts, stops } = *choosing;
+        let contexts = match sampling.repetition_penalty {
+            1.0 => Vec::new(),
+            _ => contexts.iter().map(|context| context.concat()).collect(),
+        };
+        Self { sampling, told, banned: banned.to_vec(), stops: stops.to_vec(), contexts }
+    }
+
+    /// The columns went on with these tokens.
+    pub fn follow(&mut self, ids: impl Iterator<Item = u32>) {
+        self.contexts.iter_mut().zip(ids).for_each(|(context, id)| context.push(id));
+    }
+
+    /// Whether a step started now as `choosing` says would choose the same.
+    pub fn chooses_as(&self, choosing: &Choosing<'_>) -> bool {
+        let Choosing { sampling, told, banned, contexts, stops } = *choosing;
+        let same = |(own, context): (&Vec<u32>, &[&[u32]; 2])| own.iter().eq(context.iter().copied().flatten());
+        let alike = self.sampling == sampling && self.told == told && self.banned == banned && self.stops == stops;
+        alike && (sampling.repetition_penalty == 1.0 || self.contexts.iter().zip(contexts).all(same))
+    }
+}
+
 /// What a column may go on with.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Told {

@@ -150,6 +150,18 @@ mod tests {
         assert_eq!(MemoryPlan::largest_context(&config, 2048, Kv::F16, &limits, Some(2_000_000_000)), None);
     }
 
+    #[test]
+    fn no_buffer_is_larger_than_drivers_count() {
+        let limits = MemoryLimits { binding_bytes: 4 << 30, buffer_bytes: 8 << 30, software: false };
+        let most = i32::MAX as u64;
+        assert_eq!((limits.buffer(), limits.usable().map(|limit| limit.1)), (most, [most; 2]));
+        let plan = |context| MemoryPlan::new(&published(24, 2048), context, Kv::F16, &limits);
+        // Of each token a row of 2048 positions in fp32.
+        for (context, blockers) in [(262_143, 0), (262_144, 1)] {
+            assert_eq!(plan(context).blockers(&limits).len(), blockers, "{context}");
+        }
+    }
+
     proptest! {
         /// The answer fits, and one token more does not.
         #[test]

@@ -1,6 +1,6 @@
 //! The forward step over named buffers: the recipe of the model, laid out once at load.
 
-use super::choose::{Chooser, Choosing, Told, record_bytes};
+use super::choose::{Chooser, Choosing, Started, Told, record_bytes};
 use super::memory::{MemoryPlan, max_columns};
 use super::step::{OVERFLOW_BYTES, Shapes, Step};
 use super::weights::{BLOCK_ROWS, Weights};
@@ -41,6 +41,8 @@ pub(crate) struct Plan {
 pub(super) struct Chain {
     /// What the first of those on their way was given.
     columns: Vec<Column>,
+    /// How all of them choose.
+    started: Started,
     on_their_way: VecDeque<(wgpu::Buffer, Reading)>,
     /// Free buffers for what steps tell.
     staging: Vec<wgpu::Buffer>,
@@ -217,9 +219,10 @@ impl Plan {
         Ok(read.chunks_exact(stride).map(|row| row[..self.config.vocab_size].to_vec()).collect())
     }
 
-    /// Whether the step of these columns is on its way.
-    pub fn is_ahead(&self, columns: &[Column]) -> bool {
-        self.chain.columns == columns && !self.chain.on_their_way.is_empty()
+    /// Whether the step of these columns is on its way, choosing in this way.
+    pub fn is_ahead(&self, columns: &[Column], choosing: &Choosing<'_>) -> bool {
+        let Chain { columns: expected, started, on_their_way, .. } = &self.chain;
+        !on_their_way.is_empty() && expected == columns && started.chooses_as(choosing)
     }
 
     /// Steps that are on their way are for nobody.
@@ -234,9 +237,10 @@ impl Plan {
     /// As [`Plan::forward`].
     pub async fn next(&mut self, columns: &[Column], left: usize, choosing: &Choosing<'_>) -> Result<Vec<Told>> {
         self.gpu.check()?;
-        if !self.is_ahead(columns) {
+        if !self.is_ahead(columns, choosing) {
             self.chain.forget();
             self.chooser.start(choosing);
+            self.chain.started = Started::new(choosing);
             self.step.write_state(columns, columns.len());
             self.submit(columns, 0)?;
         }
@@ -253,6 +257,7 @@ impl Plan {
         self.check_overflow(rank)?;
         let followed = columns.iter().zip(&told).filter_map(|(column, told)| Some(column.followed_by(told.id?)));
         self.chain.columns = followed.collect();
+        self.chain.started.follow(self.chain.columns.iter().map(|column| column.token));
         Ok(told)
     }
 

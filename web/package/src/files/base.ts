@@ -1,8 +1,11 @@
 /** A folder on any server: its manifest.json when it has one, otherwise the usual names are tried. */
 
 import { InCoderError } from '../errors.js';
-import { contentRangeOf, discard, type Http, Unreachable, validatorOf } from './http.js';
+import { contentRangeOf, discard, Interrupted, type Http, Unreachable, validatorOf } from './http.js';
 import { chooseFiles, fieldsOf, type Listing, plainName, plainSha256, plainSize, type RemoteFile, type Source } from './listing.js';
+
+/** Files whose server does not tell their length are read through to count it, up to here. */
+const MAX_COUNTED = 64 << 20;
 
 /** The folder at `baseUrl`, absolute or relative to this page or worker; throws INVALID_ARGUMENT. */
 export function baseSource(baseUrl: string): Source {
@@ -62,26 +65,38 @@ function probing(http: Http, base: URL): Listing<RemoteFile> {
 /** Length and version of a file by HEAD, or from the head of a GET where the server does not answer that. */
 async function probed(http: Http, name: string, url: string): Promise<RemoteFile> {
   let answer = await http.request('HEAD', url, name, { from: 0 }).catch((error: unknown) => {
+    // An answer that the browser cannot take is an interruption without a status.
+    if (error instanceof Interrupted && error.status === null) return null;
     if (error instanceof InCoderError && error.code === 'NETWORK') return null;
     throw error;
   });
-  if (!answer || lengthOf(answer) === null) {
+  let size = answer && lengthOf(http, answer);
+  if (!answer || size === null) {
     answer = await http.request('GET', url, name, { from: 0 });
-    discard(answer);
-  }
-  const size = lengthOf(answer);
-  if (size === null) {
-    const problem = `The server does not tell the length of ${name}; a manifest.json beside it can`;
-    throw new InCoderError('NETWORK', problem, { file: name, url });
+    size = lengthOf(http, answer);
+    if (size === null) size = await counted(http, name, url, answer);
+    else discard(answer);
   }
   return { name, size, url, sha256: null, validator: validatorOf(answer), commit: null };
 }
 
-function lengthOf(answer: Response): number | null {
+function lengthOf(http: Http, answer: Response): number | null {
   const range = contentRangeOf(answer);
   if (range) return range.total;
   const length = answer.headers.get('Content-Length');
-  return length !== null && /^\d+$/.test(length) && !answer.headers.has('Content-Encoding') ? Number(length) : null;
+  return length !== null && /^\d+$/.test(length) && !http.isEncoded(answer) ? Number(length) : null;
+}
+
+/** The length of a body, all of which is read for it; rejects with NETWORK where it is too long for that. */
+async function counted(http: Http, name: string, url: string, answer: Response): Promise<number> {
+  let size = 0;
+  for await (const chunk of http.body(answer)) {
+    size += chunk.length;
+    if (size <= MAX_COUNTED) continue;
+    const problem = `The server does not tell the length of ${name} (it compresses what it sends, perhaps); a manifest.json beside it can`;
+    throw new InCoderError('NETWORK', problem, { file: name, url, limit: MAX_COUNTED });
+  }
+  return size;
 }
 
 /** Null where the server has no such file; some answer 403 for that. */

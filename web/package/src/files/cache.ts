@@ -6,6 +6,9 @@ import type { Hasher } from './model.js';
 import { type FileRecord, ModelParts } from './parts.js';
 import { openStores, type PartStore } from './store.js';
 
+/** How long to wait for a load to end: one that was aborted just now still finishes its last write. */
+const BUSY_MS = 5000;
+
 /** All models that are cached, whole or in part; rejects never for a damaged record, which is left out. */
 export async function listModels(stores?: PartStore[]): Promise<CachedModel[]> {
   const found: CachedModel[] = [];
@@ -26,29 +29,48 @@ export async function listModels(stores?: PartStore[]): Promise<CachedModel[]> {
   return found;
 }
 
-/** Reads a cached model through and deletes damaged files; rejects with NOT_FOUND when the cache does not know it. */
-export async function verifyModel(id: string, newHasher: () => Hasher, stores?: PartStore[]): Promise<Verified> {
-  const model = await find(id, stores);
-  if (!model) throw new InCoderError('NOT_FOUND', `${id} is not in this browser's cache`, { id });
-  const problems: string[] = [];
-  for (const file of model.files) {
-    const problem = await problemOf(model, file, newHasher());
-    if (problem !== null) problems.push(problem);
-  }
+/**
+ * Reads a cached model through and deletes damaged files; rejects with NOT_FOUND when the cache does not know it, and with
+ * CACHE_BUSY while it is being loaded.
+ */
+export async function verifyModel(id: string, newHasher: () => Hasher, stores?: PartStore[], waitMs?: number): Promise<Verified> {
+  const problems = await alone(id, stores, waitMs, async (model) => {
+    const problems: string[] = [];
+    for (const file of model.files) {
+      const problem = await problemOf(model, file, newHasher());
+      if (problem !== null) problems.push(problem);
+    }
+    return problems;
+  });
+  if (!problems) throw new InCoderError('NOT_FOUND', `${id} is not in this browser's cache`, { id });
   return { id, ok: problems.length === 0, problems };
 }
 
-/** Deletes a cached model; false when the cache does not know it. */
-export async function deleteModel(id: string, stores?: PartStore[]): Promise<boolean> {
-  const model = await find(id, stores);
-  await model?.delete();
-  return model !== null;
+/** Deletes a cached model; false when the cache does not know it. Rejects with CACHE_BUSY while it is being loaded. */
+export async function deleteModel(id: string, stores?: PartStore[], waitMs?: number): Promise<boolean> {
+  const deleted = await alone(id, stores, waitMs, async (model) => {
+    await model.delete();
+    return true;
+  });
+  return deleted ?? false;
 }
 
-async function find(id: string, stores?: PartStore[]): Promise<ModelParts | null> {
+/** What `use` makes of a model that nobody else reads or writes meanwhile; null when the cache does not know it. */
+async function alone<T>(id: string, stores: PartStore[] | undefined, waitMs = BUSY_MS, use: (model: ModelParts) => Promise<T>): Promise<T | null> {
   for (const store of stores ?? (await openStores())) {
-    const model = await ModelParts.open(store, id);
-    if (model) return model;
+    if (!(await ModelParts.open(store, id))) continue;
+    const over = AbortSignal.timeout(waitMs);
+    const release = await ModelParts.hold(store, id, 'exclusive', over).catch((error: unknown) => {
+      if (!over.aborted) throw error;
+      const problem = `${id} is being loaded, in this tab or another one: wait until it is, or abort the load`;
+      throw new InCoderError('CACHE_BUSY', problem, { id, waitedMs: waitMs });
+    });
+    try {
+      const model = await ModelParts.open(store, id);
+      if (model) return await use(model);
+    } finally {
+      release();
+    }
   }
   return null;
 }

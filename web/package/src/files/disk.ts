@@ -42,6 +42,7 @@ export async function diskFolder(
     finished: async () => signal.throwIfAborted(),
     cancel,
     distrust: async () => {},
+    close: async () => {},
   };
 }
 

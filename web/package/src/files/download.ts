@@ -2,7 +2,7 @@
 
 import { InCoderError } from '../errors.js';
 import { discard, type Http, Interrupted, validatorOf } from './http.js';
-import { changed, changedMeanwhile, checkAnswer, checkHash, otherLength } from './integrity.js';
+import { changed, changedMeanwhile, checkHash, otherLength, otherRange, startOf } from './integrity.js';
 import { checkRange, type Hasher, type ModelFile } from './model.js';
 import type { FileRecord, ModelParts } from './parts.js';
 import type { Progress } from './progress.js';
@@ -90,9 +90,10 @@ export class Download implements ModelFile {
       if (bytes?.byteLength === to - from) return new Uint8Array(bytes);
       // The download may have begun anew meanwhile: then the part comes once more.
       if (this.#kept < end) continue;
-      await this.parts.drop(this.file);
+      // Others may be reading the file: it is mended by the next load, which has it for itself.
+      await this.parts.distrust([this.file]);
       const { name } = this.file;
-      throw new InCoderError('INTEGRITY', `${name} was damaged in the cache and deleted from it: load again`, { file: name, part: index });
+      throw new InCoderError('INTEGRITY', `${name} is not whole in the cache any more: load again`, { file: name, part: index });
     }
   }
 
@@ -128,24 +129,35 @@ export class Download implements ModelFile {
   /** One request for all that is missing; rejects with Interrupted where it ends early. */
   async #pull(): Promise<void> {
     if (this.#position === this.size) return;
-    for await (const chunk of this.http.body(await this.#answer())) await this.#take(chunk);
+    const { response, start } = await this.#answer();
+    let skipped = this.#position - start;
+    for await (const chunk of this.http.body(response)) {
+      const known = Math.min(skipped, chunk.length);
+      skipped -= known;
+      if (known < chunk.length) await this.#take(chunk.subarray(known));
+    }
     const missing = this.size - this.#position;
     if (missing > 0) throw new Interrupted(`the connection ended ${missing} bytes early`);
   }
 
-  /** An answer whose body goes on at the position, which is 0 again when the file changed or the server knows no ranges. */
-  async #answer(): Promise<Response> {
+  /**
+   * An answer and where it begins: at the position or before it. The position is 0 again when the file changed, or the server
+   * cannot go on from where the download was.
+   */
+  async #answer(): Promise<{ response: Response; start: number }> {
     const from = this.#position;
     const { url, name } = this.file;
     const response = await this.http.request('GET', url, name, { from });
     try {
-      checkAnswer(this.file, response, from);
+      const start = startOf(this.file, response, from);
+      const beyond = start === null || start > from;
+      if (beyond && from === 0) throw otherRange(this.file, from, start);
       const other = changed(this.file, response, this.file.validator);
       if (other && this.#served) throw changedMeanwhile(this.file);
-      if (from > 0 && (other || response.status === 200)) await this.#restart();
+      if (from > 0 && (other || beyond || response.status === 200)) await this.#restart();
       // Only now: parts of an old version must never lie beside the new one's validator.
       await this.#note(validatorOf(response));
-      if (this.#position === from || response.status === 200) return response;
+      if (start !== null && start <= this.#position) return { response, start };
     } catch (error) {
       discard(response);
       throw error;

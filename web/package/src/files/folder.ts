@@ -6,17 +6,19 @@ import { Download } from './download.js';
 import { HUB, hubSource } from './hub.js';
 import { Http, Unreachable } from './http.js';
 import type { RemoteFile, Source } from './listing.js';
+import type { Release } from './locks.js';
 import type { FolderOptions, ModelFile, ModelFolder } from './model.js';
 import { ModelParts, PART_SIZE } from './parts.js';
-import { Progress } from './progress.js';
+import { Progress, tellOfOthers } from './progress.js';
 import { RangeFile } from './ranges.js';
 import { askPersistence, checkRoom, openStores, type PartStore } from './store.js';
 
 const AT_ONCE = 3;
 
 /**
- * Finds a model's files and starts to download those that are not cached. Rejects with NETWORK, OFFLINE_MISS, NOT_FOUND,
- * BAD_CHECKPOINT, QUOTA_EXCEEDED, INVALID_ARGUMENT or the signal's reason; later failures reject reads and `finished`.
+ * Finds a model's files and starts to download those that are not cached. In the cache one load writes a model at a time; the
+ * next one waits for its `close`, and then shares what is there. Rejects with NETWORK, OFFLINE_MISS, NOT_FOUND, BAD_CHECKPOINT,
+ * QUOTA_EXCEEDED, CACHE_BUSY, INVALID_ARGUMENT or the signal's reason; later failures reject reads and `finished`.
  */
 export async function openFolder(model: string, options: FolderOptions): Promise<ModelFolder> {
   const { signal } = options;
@@ -36,30 +38,48 @@ async function open(model: string, options: FolderOptions, stop: AbortController
   if (options.files) return diskFolder(model, options.files, options.randomWeights ?? false, stop.signal, cancel);
   const { revision = 'main', baseUrl, endpoint = HUB, token = null, cache = true, retryMs = 500 } = options;
   const source = baseUrl === undefined ? hubSource(model, revision, endpoint) : baseSource(baseUrl);
-  const http = new Http(stop.signal, source.hub ? token : null, retryMs);
+  const http = new Http(stop.signal, source.hub ? token : null, retryMs, options.silentMs);
   const store = cache ? (options.store ?? (await openStores())[0]) : undefined;
-  const plan = store ? await planCached(store, source, http, options.partSize ?? PART_SIZE) : await source.list(http);
-  const { opened, finished, distrust } = plan instanceof ModelParts ? await download(plan, http, options, stop) : ranged(plan, http, options);
+  const { opened, ...rest } = store ? await cached(store, source, http, options, stop) : ranged(await source.list(http), http, options);
   return {
     id: source.id,
     files: [...opened].map(([name, { size }]) => ({ name, size })),
     open: async (name) => opened.get(name) ?? null,
-    finished,
     cancel,
-    distrust,
+    ...rest,
   };
 }
 
-interface Opened {
-  opened: Map<string, ModelFile>;
-  finished: () => Promise<void>;
-  distrust: () => Promise<void>;
+type Opened = Pick<ModelFolder, 'finished' | 'distrust' | 'close'> & { opened: Map<string, ModelFile> };
+
+/** The model as the cache has it, or on its way there; held until it is closed. */
+async function cached(store: PartStore, source: Source, http: Http, options: FolderOptions, stop: AbortController): Promise<Opened> {
+  const look = async () => {
+    const known = await ModelParts.open(store, source.id);
+    return { known, whole: known !== null && (await known.whole()) };
+  };
+  for (;;) {
+    const mode = (await look()).whole ? 'shared' : 'exclusive';
+    const stopTelling = tellOfOthers(options.onDownload, () => ModelParts.open(store, source.id));
+    const release = await ModelParts.hold(store, source.id, mode, http.signal).finally(stopTelling);
+    try {
+      const { known, whole } = await look();
+      if (known && whole && mode === 'shared') return await download(known, release, http, options, stop);
+      if (!whole && mode === 'exclusive') {
+        const parts = await listedParts(store, source, http, known, options.partSize ?? PART_SIZE);
+        return await download(parts, release, http, options, stop);
+      }
+    } catch (error) {
+      release();
+      throw error;
+    }
+    // While this load waited, another one brought the model, or took it away: then it takes the other kind of hold.
+    release();
+  }
 }
 
-/** What the cache holds and lacks of a model. */
-async function planCached(store: PartStore, source: Source, http: Http, partSize: number): Promise<ModelParts> {
-  const known = await ModelParts.open(store, source.id);
-  if (known && (await known.whole())) return known;
+/** What the server has, with what the cache holds of it. */
+async function listedParts(store: PartStore, source: Source, http: Http, known: ModelParts | null, partSize: number): Promise<ModelParts> {
   http.known = known !== null;
   const listed = await source.list(http).catch((error: unknown) => {
     if (known && error instanceof Unreachable) return known.files;
@@ -72,7 +92,7 @@ async function planCached(store: PartStore, source: Source, http: Http, partSize
 }
 
 /** Downloads what is missing, small files first, and ends everything when one of them fails. */
-async function download(parts: ModelParts, http: Http, options: FolderOptions, stop: AbortController): Promise<Opened> {
+async function download(parts: ModelParts, release: Release, http: Http, options: FolderOptions, stop: AbortController): Promise<Opened> {
   const { files } = parts;
   const keys = await parts.keys();
   const total = files.reduce((sum, { size }) => sum + size, 0);
@@ -85,12 +105,19 @@ async function download(parts: ModelParts, http: Http, options: FolderOptions, s
   http.signal.throwIfAborted();
   const progress = new Progress(files, options.onDownload ?? (() => {}), !cached && kept > 0);
   const downloads = files.map((file) => new Download(file, parts, http, progress, options.newHasher));
-  const running = inTurn([...downloads].sort((a, b) => a.size - b.size)).then(() => progress.finish());
+  const turns = inTurns([...downloads].sort((a, b) => a.size - b.size));
+  const running = Promise.all(turns).then(() => progress.finish());
+  const settled = Promise.allSettled(turns);
   const finished = Promise.race([running, aborted(http.signal)]);
   // Reads and whoever waits for `finished` get the reason; nobody has to.
   finished.catch((error: unknown) => stop.abort(error));
   const opened = new Map(files.map(({ name }, index) => [name, downloads[index] as Download]));
-  return { opened, finished: () => finished, distrust: () => parts.distrust() };
+  return {
+    opened,
+    finished: () => finished,
+    distrust: () => settled.then(() => parts.distrust()),
+    close: () => settled.then(release),
+  };
 }
 
 function ranged(files: RemoteFile[], http: Http, options: FolderOptions): Opened {
@@ -102,14 +129,15 @@ function ranged(files: RemoteFile[], http: Http, options: FolderOptions): Opened
       progress.finish();
     },
     distrust: async () => {},
+    close: async () => {},
   };
 }
 
-async function inTurn(queue: Download[]): Promise<void> {
+function inTurns(queue: Download[]): Promise<void>[] {
   const one = async () => {
     for (let next = queue.shift(); next; next = queue.shift()) await next.run();
   };
-  await Promise.all(Array.from({ length: AT_ONCE }, one));
+  return Array.from({ length: AT_ONCE }, one);
 }
 
 function aborted(signal: AbortSignal): Promise<never> {

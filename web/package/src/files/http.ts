@@ -3,6 +3,8 @@
 import { InCoderError, type ErrorDetails } from '../errors.js';
 
 const RETRIES = 3;
+/** A server that sends nothing for so long is asked again. */
+const SILENT_MS = 60_000;
 /** No listing or index of a model comes near this; what does is something else. */
 const MAX_JSON = 32 << 20;
 
@@ -32,35 +34,84 @@ export class Http {
   #reached = false;
   readonly #token: string | null;
   readonly #retryMs: number;
+  readonly #silentMs: number;
+  /** How often in a row a request with a Range failed, by URL. */
+  readonly #refused = new Map<string, number>();
+  /** Answers whose Content-Length may be that of an encoding. */
+  readonly #encoded = new WeakSet<Response>();
 
   constructor(
     readonly signal: AbortSignal,
     token: string | null,
     retryMs: number,
+    silentMs = SILENT_MS,
   ) {
     this.#token = token;
     this.#retryMs = retryMs;
+    this.#silentMs = silentMs;
   }
 
-  /** One request; an answer has status 200, 206 or 416. Rejects with Interrupted, NETWORK, NOT_FOUND or the abort's reason. */
+  /**
+   * One request; an answer has status 200, 206 or 416. Rejects with Interrupted, NETWORK, NOT_FOUND or the abort's reason.
+   *
+   * A Range makes browsers ask for the identity encoding, so that lengths are those of the file and not of its gzip, and refuse
+   * an answer that is encoded all the same. A server that always compresses is asked without one: at once at the start of a file,
+   * and where a download goes on, when it failed twice.
+   */
   async request(method: 'GET' | 'HEAD', url: string, file: string, range?: ByteRange): Promise<Response> {
-    const headers = new Headers();
-    // A Range makes browsers ask for the identity encoding, so lengths are those of the file, not of its gzip.
-    // If-Range would make them ask for leave first (a CORS preflight), which the hub's storage refuses.
-    if (range) headers.set('Range', `bytes=${range.from}-${range.to ?? ''}`);
-    if (this.#token !== null) headers.set('Authorization', `Bearer ${this.#token}`);
     let response: Response;
     try {
-      response = await fetch(url, { method, headers, cache: 'no-store', signal: this.signal });
+      response = await this.#fetch(method, url, range);
+      this.#refused.delete(url);
     } catch (error) {
-      this.signal.throwIfAborted();
-      throw new Interrupted(error instanceof Error ? error.message : String(error));
+      if (!range || method === 'HEAD' || !(error instanceof Interrupted)) throw error;
+      const failures = (this.#refused.get(url) ?? 0) + 1;
+      this.#refused.set(url, failures);
+      if (range.from > 0 && failures < RETRIES) throw error;
+      response = await this.#fetch(method, url);
+      this.#encoded.add(response);
     }
     this.#reached = true;
     const problem = refusal(response, url, file);
     if (!problem) return response;
     discard(response);
     throw problem;
+  }
+
+  /** Whether the length of an answer's body may be another one than its Content-Length. */
+  isEncoded(response: Response): boolean {
+    return response.headers.has('Content-Encoding') || this.#encoded.has(response);
+  }
+
+  async #fetch(method: string, url: string, range?: ByteRange): Promise<Response> {
+    const headers = new Headers();
+    // If-Range would make browsers ask for leave first (a CORS preflight), which the hub's storage refuses.
+    if (range) headers.set('Range', `bytes=${range.from}-${range.to ?? ''}`);
+    if (this.#token !== null) headers.set('Authorization', `Bearer ${this.#token}`);
+    const silent = new AbortController();
+    const signal = AbortSignal.any([this.signal, silent.signal]);
+    try {
+      return await this.#inTime(fetch(url, { method, headers, cache: 'no-store', signal }), () => silent.abort());
+    } catch (error) {
+      this.signal.throwIfAborted();
+      throw interrupted(error);
+    }
+  }
+
+  /** What is waited for, or Interrupted after a long silence. */
+  async #inTime<T>(waited: Promise<T>, stop: () => void): Promise<T> {
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const silence = new Promise<never>((_, reject) => {
+      timer = setTimeout(() => {
+        reject(new Interrupted(`the server sent nothing for ${this.#silentMs / 1000} s`));
+        stop();
+      }, this.#silentMs);
+    });
+    try {
+      return await Promise.race([waited, silence]);
+    } finally {
+      clearTimeout(timer);
+    }
   }
 
   /** The JSON at `url`; rejects with BAD_CHECKPOINT when it is none, otherwise as `request` and `retrying` do. */
@@ -85,7 +136,7 @@ export class Http {
     if (!reader) return;
     try {
       for (;;) {
-        const { done, value } = await reader.read();
+        const { done, value } = await this.#inTime(reader.read(), () => void reader.cancel().catch(() => {}));
         this.signal.throwIfAborted();
         if (done) return;
         yield value;
@@ -93,7 +144,7 @@ export class Http {
     } catch (error) {
       this.signal.throwIfAborted();
       // An error of the consumer is never thrown into the generator: what arrives here is the stream's.
-      throw new Interrupted(error instanceof Error ? error.message : String(error));
+      throw interrupted(error);
     } finally {
       reader.cancel().catch(() => {});
     }
@@ -136,6 +187,11 @@ export class Http {
     }
     return new Unreachable('NETWORK', `${file} could not be downloaded${sofar}: ${why}`, all);
   }
+}
+
+function interrupted(error: unknown): Interrupted {
+  if (error instanceof Interrupted) return error;
+  return new Interrupted(error instanceof Error ? error.message : String(error));
 }
 
 /** What names this version of a file: its ETag, or when it was modified; null where neither can be seen. */

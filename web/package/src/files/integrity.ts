@@ -4,15 +4,24 @@ import { InCoderError } from '../errors.js';
 import { contentRangeOf, validatorOf } from './http.js';
 import type { RemoteFile } from './listing.js';
 
-/** Throws when an answer is of a file with another length; NETWORK when it does not begin at `from`. */
-export function checkAnswer(file: RemoteFile, response: Response, from: number): void {
-  const { name, size } = file;
+/** Where an answer to a request for `from` to `end` begins in the file, null where nothing tells; throws when that has another length. */
+export function startOf(file: RemoteFile, response: Response, from: number, end = file.size): number | null {
+  const { size } = file;
   const range = contentRangeOf(response);
   if (response.status === 416 || (range && range.total !== null && range.total !== size)) throw otherLength(file, range?.total ?? null);
-  if (response.status === 206 && range && range.start !== from) {
-    const details = { file: name, from, start: range.start };
-    throw new InCoderError('NETWORK', `${name}: asked for bytes from ${from} on, got those from ${range.start} on`, details);
-  }
+  if (response.status !== 206) return 0;
+  if (range) return range.start;
+  // The header is hidden from other origins unless their server shows it: the length of what comes tells as much.
+  const length = response.headers.get('Content-Length');
+  if (length === null || Number(length) === end - from) return from;
+  if (from === 0 && end === size) throw otherLength(file, Number(length));
+  return Number(length) === size ? 0 : null;
+}
+
+/** The error for an answer that is of other bytes than those asked for. */
+export function otherRange({ name }: RemoteFile, from: number, start: number | null): InCoderError {
+  const problem = `${name}: asked for bytes from ${from} on, got ${start === null ? 'others' : `those from ${start} on`}`;
+  return new InCoderError('NETWORK', problem, { file: name, from, start });
 }
 
 /** Whether an answer is of another version than `validator`; never where hash or commit decide: mirrors have different ETags. */

@@ -30,6 +30,8 @@ export interface ModelFolder {
   cancel(): void;
   /** These files are of no use: the next load asks the server whether it has others by then. */
   distrust(): Promise<void>;
+  /** Lets others write the model in the cache, when the downloads have ended; nothing is read afterwards. */
+  close(): Promise<void>;
 }
 
 /** How far the download of a model is: `file…` for one file, `done` and `total` for all. */
@@ -43,6 +45,8 @@ export interface DownloadEvent {
   cached: boolean;
   /** Whether an earlier download was taken up where it ended. */
   resumed: boolean;
+  /** Set while another load, in this tab or another, has the model for itself: what is told is how far that one is. */
+  waiting?: boolean;
   /** Bytes a second over the last three seconds; left out until it is known. */
   rate?: number;
   /** Milliseconds left at that rate. */
@@ -74,6 +78,8 @@ export interface FolderOptions {
   partSize?: number | undefined;
   /** Pause before the first retry, doubled each time; 500. */
   retryMs?: number | undefined;
+  /** How long a server may send nothing before it is asked again; a minute. */
+  silentMs?: number | undefined;
 }
 
 /** Throws INVALID_ARGUMENT unless the range lies inside the file. */

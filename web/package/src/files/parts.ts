@@ -1,5 +1,6 @@
 /** One model in the cache: a record of its files, and the parts they are kept in. */
 
+import type { LockMode, Release } from './locks.js';
 import { fieldsOf, plainName, plainSha256, plainSize, type RemoteFile } from './listing.js';
 import { type PartStore, writeError } from './store.js';
 
@@ -37,6 +38,14 @@ export class ModelParts {
   /** The model of that id; null when the cache does not know it. */
   static async open(store: PartStore, id: string): Promise<ModelParts | null> {
     return ModelParts.#load(store, await folderOf(id));
+  }
+
+  /**
+   * Waits for the right to read the model of that id, or to write it: whoever does hold it, in any tab. Rejects with the
+   * signal's reason.
+   */
+  static async hold(store: PartStore, id: string, mode: LockMode, signal: AbortSignal): Promise<Release> {
+    return store.locks.hold(await folderOf(id), mode, signal);
   }
 
   /** All models of a store, with all of its keys. */
@@ -89,9 +98,9 @@ export class ModelParts {
     await this.save();
   }
 
-  /** Takes back that the files were checked, so that the next load asks the server for them; rejects as `drop` does. */
-  distrust(): Promise<void> {
-    for (const file of this.files) file.checked = false;
+  /** Takes back that files were checked, so that the next load asks the server for what is wrong; rejects as `drop` does. */
+  distrust(files: FileRecord[] = this.files): Promise<void> {
+    for (const file of files) file.checked = false;
     return this.save();
   }
 

@@ -1,9 +1,11 @@
 /** Counts what has come and tells it, at most ten times a second and at the end of every file. */
 
 import type { DownloadEvent } from './model.js';
+import type { ModelParts } from './parts.js';
 
 const EVERY_MS = 100;
 const WINDOW_MS = 3000;
+const OTHERS_MS = 500;
 
 /** The progress of all files of one model. */
 export class Progress {
@@ -86,3 +88,38 @@ export class Progress {
     });
   }
 }
+
+/** Tells every half a second how far the load is that has the model for itself, until what is returned is called. */
+export function tellOfOthers(tell: ((event: DownloadEvent) => void) | undefined, open: () => Promise<ModelParts | null>): () => void {
+  if (!tell) return () => {};
+  let ended = false;
+  const look = async () => {
+    const model = await open();
+    if (!model) return;
+    const keys = await model.keys();
+    const done = await Promise.all(model.files.map((file) => model.kept(file, keys)));
+    const at = Math.max(0, done.findIndex((bytes, index) => bytes !== model.files[index]?.size));
+    const { name = '', size = 0 } = model.files[at] ?? {};
+    const [all, total] = [sum(done), sum(model.files.map((file) => file.size))];
+    // When it has downloaded everything, it is the GPU that it is busy with.
+    if (ended || all >= total) return;
+    tell({
+      file: name,
+      fileDone: done[at] ?? 0,
+      fileTotal: size,
+      done: all,
+      total,
+      cached: false,
+      resumed: false,
+      waiting: true,
+    });
+  };
+  // What cannot be read now is told the next time.
+  const timer = setInterval(() => void look().catch(() => {}), OTHERS_MS);
+  return () => {
+    ended = true;
+    clearInterval(timer);
+  };
+}
+
+const sum = (numbers: number[]): number => numbers.reduce((total, each) => total + each, 0);

@@ -2,7 +2,7 @@
 
 import { InCoderError } from '../errors.js';
 import { discard, type Http, Interrupted, validatorOf } from './http.js';
-import { changed, changedMeanwhile, checkAnswer, checkHash } from './integrity.js';
+import { changed, changedMeanwhile, checkHash, otherRange, startOf } from './integrity.js';
 import type { RemoteFile } from './listing.js';
 import { checkRange, type Hasher, type ModelFile } from './model.js';
 import type { Progress } from './progress.js';
@@ -49,7 +49,7 @@ export class RangeFile implements ModelFile {
     const attempt = async () => {
       const response = await this.http.request('GET', url, name, { from: offset + done, to: offset + length - 1 });
       try {
-        this.#check(response, offset + done);
+        this.#check(response, offset + done, offset + length);
         if (response.status === 200) {
           if (length < this.size) throw this.#noRanges();
           done = 0;
@@ -72,8 +72,9 @@ export class RangeFile implements ModelFile {
     return this.http.retrying(name, attempt, () => 0, told);
   }
 
-  #check(response: Response, from: number): void {
-    checkAnswer(this.file, response, from);
+  #check(response: Response, from: number, end: number): void {
+    const start = startOf(this.file, response, from, end);
+    if (response.status === 206 && start !== from) throw otherRange(this.file, from, start);
     if (changed(this.file, response, this.#validator)) throw changedMeanwhile(this.file);
     this.#validator ??= validatorOf(response);
   }

@@ -1,6 +1,7 @@
 /** Where this browser keeps files: the origin private file system, or the Cache API where that is missing or refused. */
 
 import { InCoderError } from '../errors.js';
+import { type Locks, openLocks } from './locks.js';
 
 /** Whole values under keys that are paths of URL-safe names (`model/file/7`). */
 export interface PartStore {
@@ -12,6 +13,8 @@ export interface PartStore {
   delete(key: string): Promise<void>;
   /** All keys under a folder; `''` is everything. */
   keys(folder: string): Promise<string[]>;
+  /** The locks of all who use this store. */
+  readonly locks: Locks;
 }
 
 const ROOT = 'incoder';
@@ -42,12 +45,16 @@ export async function checkRoom(need: number): Promise<void> {
   throw noRoom(need, quota, usage);
 }
 
-/** What a failed write means: always QUOTA_EXCEEDED, with the store's own words when room is not the matter. */
+/** What a failed write means: QUOTA_EXCEEDED, with the store's own words when room is not the matter, or CACHE_BUSY. */
 export async function writeError(error: unknown, need: number): Promise<InCoderError> {
   const { quota, usage } = await estimate();
   const name = error instanceof Error ? error.name : '';
   if (name === 'QuotaExceededError') return noRoom(need, quota, usage);
   const message = error instanceof Error ? error.message : String(error);
+  // Somebody has the file open who asked for no lock: another version of this package, or the developer tools.
+  if (name === 'NoModificationAllowedError') {
+    return new InCoderError('CACHE_BUSY', `A file in this browser's storage is in use elsewhere: ${message}`, { cause: name });
+  }
   return new InCoderError('QUOTA_EXCEEDED', `This browser's storage cannot be written: ${message}`, { need, quota, usage, cause: name });
 }
 
@@ -85,6 +92,7 @@ interface SyncFile {
 }
 
 class FileStore implements PartStore {
+  readonly locks = openLocks();
   /** Older Safari writes in workers only. */
   readonly writable = 'createWritable' in FileSystemFileHandle.prototype || 'createSyncAccessHandle' in FileSystemFileHandle.prototype;
   readonly #root: FileSystemDirectoryHandle;
@@ -175,6 +183,7 @@ function unlessDom<T>(error: unknown, fallback: T): T {
 }
 
 class CacheStore implements PartStore {
+  readonly locks = openLocks();
   /** A cache's keys are URLs; this one leads nowhere. */
   readonly #base = 'https://incoder.invalid/';
   readonly #cache: Cache;

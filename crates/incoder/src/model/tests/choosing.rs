@@ -140,7 +140,7 @@ fn branches(plans: [&mut Plan; 2], [prompt, room]: [usize; 2], sampler: &mut Sam
     for left in (0..room).rev() {
         let contexts: Vec<[&[u32]; 2]> = live.iter().map(|&i| [&[7][..], &texts[i]]).collect();
         let choosing = Choosing { sampling, told, banned: &banned, contexts: &contexts, stops };
-        begun += usize::from(plan.is_ahead(&columns));
+        begun += usize::from(plan.is_ahead(&columns, &choosing));
         let all = block_on(plan.next(&columns, left, &choosing)).unwrap();
         let logits = block_on(by_logits.forward(&columns, columns.len())).unwrap();
         for (((told, logits), column), context) in all.iter().zip(&logits).zip(&mut columns).zip(&contexts) {
