@@ -416,7 +416,7 @@ pub enum Table {
 
 #[derive(Debug, Subcommand)]
 pub enum Models {
-    #[command(visible_alias = "download")]
+    #[command(alias = "download")]
     /// Download models, or bring them up to date, and print their folders
     Pull {
         /// org/name[@revision], for example facebook/incoder-1B
@@ -426,10 +426,10 @@ pub enum Models {
     /// List the models in the cache that this program can run, and their unfinished downloads
     ///
     /// The cache may hold others, of other programs: only those whose config.json has the model_type xglm are listed.
-    #[command(visible_alias = "list")]
+    #[command(alias = "list")]
     Ls,
     /// Remove a model from the cache, or one revision of it
-    #[command(visible_alias = "remove")]
+    #[command(alias = "remove")]
     Rm {
         /// org/name, or org/name@revision for one revision
         #[arg(value_name = "MODEL", value_parser = ModelName::parse, add = ArgValueCompleter::new(crate::complete::cached_models))]

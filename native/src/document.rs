@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 pub struct Document {
     /// What to call it in a message.
     pub name: String,
+    /// What to call each of its parts, where they come from files of their own.
+    part_names: Vec<String>,
     pub parts: Vec<String>,
     pub ends: LineEnds,
     /// The file, and its text as it was read, for --diff and --in-place.
@@ -28,7 +30,7 @@ pub struct Document {
 pub fn read_all(args: &cli::Infill) -> Result<Vec<Document>> {
     if let Some(path) = &args.parts {
         let (name, parts) = (input::name_of(path), input::read_parts(path)?);
-        return Ok(vec![Document { name, parts, ends: LineEnds::AsTheyAre, file: None, target: None, marker: None }]);
+        return Ok(vec![Document::of_parts(name, Vec::new(), parts, LineEnds::AsTheyAre)]);
     }
     if let (Some(prefix), Some(suffix)) = (&args.prefix_file, &args.suffix_file) {
         if input::is_stdin(prefix) && input::is_stdin(suffix) {
@@ -37,8 +39,8 @@ pub fn read_all(args: &cli::Infill) -> Result<Vec<Document>> {
         let (left, right) = (input::read_text(prefix)?, input::read_text(suffix)?);
         let ends = LineEnds::of(&format!("{left}{right}"));
         let parts = vec![ends.to_model(&left).into_owned(), ends.to_model(&right).into_owned()];
-        let name = input::name_of(prefix);
-        return Ok(vec![Document { name, parts, ends, file: None, target: None, marker: None }]);
+        let names = [prefix, suffix].map(|path| input::name_of(path));
+        return Ok(vec![Document::of_parts(names.join(" and "), names.to_vec(), parts, ends)]);
     }
     let files: Vec<&Path> = args.files().collect();
     match &files[..] {
@@ -50,6 +52,10 @@ pub fn read_all(args: &cli::Infill) -> Result<Vec<Document>> {
 }
 
 impl Document {
+    fn of_parts(name: String, part_names: Vec<String>, parts: Vec<String>, ends: LineEnds) -> Self {
+        Self { name, part_names, parts, ends, file: None, target: None, marker: None }
+    }
+
     fn open(argument: &Path, args: &cli::Infill) -> Result<Self> {
         let (path, place) = split::file_and_place(argument);
         if place.is_some() && !args.at.is_empty() {
@@ -69,7 +75,7 @@ impl Document {
             [] => (split::at_markers(&body, &marker, &name)?, Some(marker)),
             positions => (split::at_positions(&body, positions, &name)?, None),
         };
-        Ok(Self { name, parts, ends, file: Some((path, text)), target, marker })
+        Ok(Self { name, part_names: Vec::new(), parts, ends, file: Some((path, text)), target, marker })
     }
 
     /// Where a byte of a part is in the file: line and column, from 1.
@@ -92,7 +98,13 @@ impl Document {
                 format!("{}:{line}:{column}:", self.name)
             } else {
                 let (line, column) = place(&part[..at]);
-                format!("{}: part {} of {}, line {line}, column {column}:", self.name, i + 1, self.parts.len())
+                match self.part_names.get(i) {
+                    Some(name) => format!("{name}:{line}:{column}:"),
+                    None => {
+                        let count = self.parts.len();
+                        format!("{}: part {} of {count}, line {line}, column {column}:", self.name, i + 1)
+                    }
+                }
             };
             return Err(Failure::usage(format!("{where_it_is} the text spells the sentinel {sentinel}: {advice}")));
         }
@@ -104,9 +116,9 @@ impl Document {
         const MOST: usize = 10;
         self.marker.as_ref()?;
         let holes = self.parts.len() - 1;
-        let mut lines: Vec<String> = (0..holes).map(|i| self.place(i, self.parts[i].len()).0.to_string()).collect();
-        let more = lines.len().saturating_sub(MOST);
-        lines.truncate(MOST);
+        let more = holes.saturating_sub(MOST);
+        let line = |i: usize| self.place(i, self.parts[i].len()).0.to_string();
+        let mut lines: Vec<String> = (0..holes.min(MOST)).map(line).collect();
         let last = if more > 0 {
             Some(format!("{more} more"))
         } else if holes > 1 {
@@ -126,7 +138,7 @@ impl Document {
     }
 
     /// Gives the parts and the results the form that the file has: with its line ends and its byte-order mark.
-    pub fn to_file_form(&mut self, made: &mut [Infilling]) {
+    pub fn put_in_file_form(&mut self, made: &mut [Infilling]) {
         let (mark, ends) = (self.mark(), self.ends);
         for infill in made.iter_mut().flat_map(|made| made.infills.iter_mut().chain(&mut made.alternatives)) {
             infill.text = ends.to_file(&whole_characters(&infill.text)).into_owned();

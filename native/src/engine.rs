@@ -5,7 +5,7 @@ use crate::failure::{Failure, MODEL, NO_GPU, Result};
 use crate::hub::{self, Needs};
 use crate::terminal::{Interrupt, Loading, note};
 use crate::{Global, fastest, model_folder, tuning};
-use incoder::{Config, Device, Error, Folder, Gpu, GpuOptions, LoadOptions, Session, Tokenizer};
+use incoder::{Config, Device, Error, Folder, Gpu, GpuOptions, LoadOptions, MemoryPlan, Session, Tokenizer};
 use std::ffi::{OsStr, OsString};
 
 /// tokenizer.json of a vocabulary of 50,000 has 2 MB; anything near this is not one.
@@ -85,13 +85,28 @@ fn about_cache(failure: Failure, name: Option<&OsStr>) -> Failure {
     match name.map(hub::name::classify) {
         Some(Ok(hub::name::Named::Hub(model))) if failure.code == MODEL => {
             let Failure { code, message } = failure;
-            let id = model.id();
-            Failure {
-                code,
-                message: format!("{message}; `incoder models verify {id}` tells whether its download is damaged"),
-            }
+            let advice = format!("`incoder models verify {}` tells whether its download is damaged", model.id());
+            Failure { code, message: format!("{message}; {advice}") }
         }
         _ => failure,
+    }
+}
+
+/// Where a device cannot hold the context that was asked for, a shorter one may fit.
+fn about_context(error: incoder::Error, config: &Config, options: &LoadOptions, on: &Device) -> Failure {
+    let asked = options.context.unwrap_or(config.max_position_embeddings);
+    let fits = match (&error, on) {
+        (Error::Limit { need, have, .. }, Device::Gpu(gpu)) => {
+            // What has a limit grows with the context, or it does not and then this finds none.
+            let share = (asked as u128 * u128::from(*have) / u128::from(*need).max(1)) as usize;
+            MemoryPlan::largest_context(config, share.min(asked), options.kv, &gpu.memory_limits(), None)
+        }
+        _ => None,
+    };
+    let Failure { code, message } = error.into();
+    match fits.filter(|&fits| fits < asked) {
+        Some(fits) => Failure { code, message: format!("{message}; a context of {fits} tokens would fit: -c {fits}") },
+        None => Failure { code, message },
     }
 }
 
@@ -104,21 +119,19 @@ pub fn load(origin: Origin<'_>, on: &Device, options: &LoadOptions, global: &Glo
         }
     };
     pollster::block_on(async {
+        let config = match origin {
+            Origin::Folder(folder) => Config::read(folder).await?,
+            Origin::Random(config) => config.clone(),
+        };
         let on = match on {
-            Device::Gpu(gpu) => {
-                let config = match origin {
-                    Origin::Folder(folder) => Config::read(folder).await?,
-                    Origin::Random(config) => config.clone(),
-                };
-                Device::Gpu(tuning::tuned(gpu, &config).await?)
-            }
+            Device::Gpu(gpu) => Device::Gpu(tuning::tuned(gpu, &config).await?),
             other => other.clone(),
         };
         let loaded = match origin {
             Origin::Folder(folder) => Session::load(folder, &on, options, &mut on_progress).await,
             Origin::Random(config) => Session::load_random(config, SEED, &on, options, &mut on_progress).await,
         };
-        Ok(loaded?)
+        loaded.map_err(|error| about_context(error, &config, options, &on))
     })
 }
 
@@ -153,10 +166,10 @@ pub fn choose(select: Option<&str>, is_small: bool, quiet: bool) -> Result<Devic
 
 fn no_such_gpu(name: &str) -> Failure {
     let found: Vec<String> = pollster::block_on(Gpu::list()).into_iter().map(|report| report.name).collect();
-    let number = |(i, name): (usize, &String)| format!("{i} ({name})");
+    let number = |(i, name): (usize, &String)| format!("GPU {i} is {name}");
     let have = match &found[..] {
-        [] => "there is none".to_owned(),
-        found => format!("there is {}", found.iter().enumerate().map(number).collect::<Vec<_>>().join(", ")),
+        [] => "there is none here".to_owned(),
+        found => found.iter().enumerate().map(number).collect::<Vec<_>>().join(", "),
     };
     let message = format!("no GPU {name:?}: {have}; `incoder devices` lists them, and `-d cpu` is always there");
     Failure { code: NO_GPU, message }

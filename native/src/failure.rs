@@ -73,6 +73,7 @@ impl From<incoder::Error> for Failure {
                 "{error}; -c makes it larger (the model was trained with {trained}), and --context window uses the part of a \
                  text that fits"
             ),
+            E::KvOverflow { .. } => format!("{error} (--kv f32)"),
             E::NoAdapter { .. } => {
                 format!("{error}; install a Vulkan, Metal or DX12 driver, or use the CPU with `--device cpu`")
             }

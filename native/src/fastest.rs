@@ -12,9 +12,10 @@ const FILE: &str = "incoder/devices.json";
 const WIDEST: usize = 2048;
 /// Ids of the model that is timed in place of the real one.
 const VOCABULARY: usize = 4096;
-/// What is timed: a short prompt and the tokens after it, as in a hole that is filled.
+/// What is timed: a short prompt and the tokens after it, as in a hole that is filled. Of a wide layer an eighth of both.
 const PROMPT_TOKENS: usize = 128;
 const NEW_TOKENS: usize = 24;
+const WIDE: usize = 1024;
 
 /// Seconds for the same work.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -71,15 +72,17 @@ async fn measure(gpu: &Gpu, config: &Config, layers: usize) -> Option<Times> {
 
 /// A prompt and what follows it, after one round that does not count.
 async fn seconds(config: &Config, device: &Device) -> Option<Duration> {
-    let options = LoadOptions { context: Some(PROMPT_TOKENS + NEW_TOKENS), ..LoadOptions::default() };
+    let share = if config.d_model < WIDE { 1 } else { 8 };
+    let (prompt_tokens, new_tokens) = (PROMPT_TOKENS / share, NEW_TOKENS / share);
+    let options = LoadOptions { context: Some(prompt_tokens + new_tokens), ..LoadOptions::default() };
     let mut session = Session::load_random(config, 1, device, &options, &mut |_| ()).await.ok()?;
     let mut best = Duration::MAX;
     for round in 0..3 {
-        let prompt: Vec<u32> = (0..PROMPT_TOKENS as u32).map(|i| (i * 37 + round) % config.vocab_size as u32).collect();
+        let prompt: Vec<u32> = (0..prompt_tokens as u32).map(|i| (i * 37 + round) % config.vocab_size as u32).collect();
         let start = Instant::now();
         session.set_context(&prompt, &Cancel::default()).await.ok()?;
-        session.fork(1, NEW_TOKENS).ok()?;
-        for i in 0..NEW_TOKENS as u32 {
+        session.fork(1, new_tokens).ok()?;
+        for i in 0..new_tokens as u32 {
             session.step(&[(0, i % config.vocab_size as u32)]).await.ok()?;
         }
         if round > 0 {

@@ -54,6 +54,9 @@ fn main() -> ExitCode {
         Err(failure) => {
             if !failure.message.is_empty() {
                 terminal::error(&failure);
+                if cli.json {
+                    terminal::error_as_json(&failure);
+                }
             }
             ExitCode::from(failure.code)
         }
@@ -119,7 +122,10 @@ fn man(words: &[String]) -> Result<()> {
     }
     let name = [&["incoder".to_owned()], words].concat().join("-");
     let mut page = Vec::new();
-    let rendered = clap_mangen::Man::new(command.display_name(name.clone())).title(name).render(&mut page);
+    let rendered = clap_mangen::Man::new(command.display_name(name.clone()))
+        .title(name)
+        .source(concat!("incoder ", env!("CARGO_PKG_VERSION")))
+        .render(&mut page);
     rendered.map_err(|e| Failure::runtime(e.to_string()))?;
     print(&String::from_utf8_lossy(&page))
 }

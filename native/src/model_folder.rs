@@ -26,6 +26,9 @@ pub fn open(name: Option<&OsStr>, needs: Needs, global: &Global) -> Result<Box<d
 /// The folder that a path means: itself, or the one that the file is in.
 fn folder(path: &Path) -> Result<PathBuf> {
     let problem = |what: &str| Err(Failure::model(format!("{}: {what}", path.display())));
+    if path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gguf")) {
+        return problem("GGUF files are not read: name a folder with config.json, tokenizer.json and safetensors");
+    }
     let (folder, lacks) = match std::fs::metadata(path) {
         Err(e) if e.kind() == ErrorKind::NotFound => return problem("no such model folder"),
         Err(e) => return problem(&e.to_string()),

@@ -13,10 +13,13 @@ use std::time::{Duration, Instant};
 /// Downloads under way, for what Ctrl-C says.
 static RESUMABLE: AtomicUsize = AtomicUsize::new(0);
 
+/// Whether anything was printed on stdout.
+static PRINTED: AtomicBool = AtomicBool::new(false);
+
 /// No message of this program itself is nearly as long.
 const MAX_MESSAGE_CHARACTERS: usize = 1000;
 /// A load shorter than this shows no bar: it would only flash.
-const BAR_AFTER: Duration = Duration::from_millis(400);
+const BAR_AFTER: Duration = Duration::from_secs(1);
 
 /// One line on stderr for the user, unless told to be quiet.
 pub fn note(quiet: bool, text: &str) {
@@ -32,9 +35,17 @@ pub fn error(failure: &Failure) {
     let _ = writeln!(std::io::stderr(), "{label} {}", presentable(&failure.to_string()));
 }
 
-/// `2.61 GiB`.
+/// The same as JSON on stdout, for a script that reads nothing else; not behind a result that was printed already.
+pub fn error_as_json(failure: &Failure) {
+    if !PRINTED.load(Ordering::SeqCst) {
+        let error = serde_json::json!({ "error": { "code": failure.code, "message": failure.to_string() } });
+        let _ = writeln!(std::io::stdout(), "{error}");
+    }
+}
+
+/// `2.61 GB`: decimal units, as everywhere else here.
 pub fn bytes(bytes: u64) -> String {
-    indicatif::HumanBytes(bytes).to_string()
+    indicatif::DecimalBytes(bytes).to_string()
 }
 
 /// While this lives, what Ctrl-C ends goes on the next time.
@@ -86,6 +97,11 @@ impl Interrupt {
     /// From here on there is something worth printing.
     pub fn generating(&self) {
         self.generating.store(true, Ordering::SeqCst);
+    }
+
+    /// From here on there is nothing to print again: what was made before is done.
+    pub fn preparing(&self) {
+        self.generating.store(false, Ordering::SeqCst);
     }
 
     pub fn was_pressed(&self) -> bool {
@@ -177,6 +193,7 @@ impl Output {
         if self.failed.is_some() || text.is_empty() {
             return;
         }
+        PRINTED.store(true, Ordering::SeqCst);
         let mut stdout = std::io::stdout().lock();
         let done = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
         if let Err(error) = done {
@@ -230,7 +247,7 @@ impl Loading {
         }
         let bar = self.bar.get_or_insert_with(|| {
             let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
-            let style = ProgressStyle::with_template("loading {bar:30} {bytes}/{total_bytes} {eta}");
+            let style = ProgressStyle::with_template("loading {bar:30} {decimal_bytes}/{decimal_total_bytes} {eta}");
             style.map(|style| bar.clone().with_style(style)).unwrap_or(bar)
         });
         bar.set_position(done);

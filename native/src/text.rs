@@ -5,6 +5,9 @@ use crate::failure::{Failure, Result};
 /// Some editors begin a file with it. It is no part of the text: no model sees it, and it takes no column.
 pub const MARK: char = '\u{feff}';
 
+/// So many zeros are no sign of anything.
+const FEW_NULLS: usize = 16;
+
 /// A text as it lay in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Text {
@@ -35,7 +38,7 @@ impl Text {
         let nulls = bytes.iter().filter(|&&byte| byte == 0).count();
         let text = match String::from_utf8(bytes) {
             // A text may hold a NUL; what consists of them is none.
-            Ok(text) if nulls * 3 <= text.len() => text,
+            Ok(text) if nulls < FEW_NULLS || nulls * 3 <= text.len() => text,
             Ok(_) => return Err(Failure::usage(format!("{name} is binary: most of its bytes are 0"))),
             Err(error) => return Err(not_utf8(error.as_bytes(), error.utf8_error(), name)),
         };
@@ -107,7 +110,8 @@ fn converts(encoding: &str, name: &str) -> String {
     } else {
         name.to_owned()
     };
-    format!("`iconv -f {encoding} -t UTF-8 {quoted}`")
+    let file = if name == "stdin" { String::new() } else { format!(" {quoted}") };
+    format!("`iconv -f {encoding} -t UTF-8{file}`")
 }
 
 /// Line and column behind `before`, both from 1. Lines end with `\n`, `\r\n` or `\r`, as in editors; columns count characters.

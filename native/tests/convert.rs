@@ -36,6 +36,34 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
+/// What Python wrote into a config becomes JSON; the dtype stands where the config has it, as transformers 4 or 5 call it.
+#[test]
+fn a_config_with_nan_is_written_as_json() {
+    for (names, written) in [
+        (vec!["dtype"], vec!["dtype"]),
+        (vec![], vec!["torch_dtype"]),
+        (vec!["dtype", "torch_dtype"], vec!["dtype", "torch_dtype"]),
+    ] {
+        let temp = TempDir::new().unwrap();
+        let source = model(temp.path(), "model.fp32.safetensors", "model.safetensors");
+        let text = fs::read_to_string(source.join("config.json")).unwrap();
+        let mut config: serde_json::Map<String, Value> = serde_json::from_str(&text).unwrap();
+        config.remove("torch_dtype");
+        names.iter().for_each(|name| drop(config.insert((*name).to_owned(), "float32".into())));
+        let text = Value::Object(config).to_string();
+        let text = format!("\u{feff}{},\"layerdrop\": NaN,\"list\": [-Infinity]}}", text.strip_suffix('}').unwrap());
+        fs::write(source.join("config.json"), text).unwrap();
+        let out = temp.path().join("out");
+        let ran = run(&["convert", path(&source), path(&out)]);
+        assert!(ran.stderr.contains("layerdrop, list left out"), "{}", ran.stderr);
+        ran.ok();
+        let config: Value = serde_json::from_slice(&fs::read(out.join("config.json")).unwrap()).unwrap();
+        let dtypes: Vec<&str> = ["dtype", "torch_dtype"].into_iter().filter(|name| config[name] == "float16").collect();
+        assert_eq!((dtypes, config.get("layerdrop")), (written, None));
+        score(&out);
+    }
+}
+
 #[test]
 fn converts_torch_weights_to_one_file_and_to_shards() {
     let temp = TempDir::new().unwrap();

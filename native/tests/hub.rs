@@ -337,7 +337,7 @@ fn a_listing_of_another_size_does_not_touch_a_good_file() {
 fn a_model_larger_than_the_disk_is_not_begun() {
     let home = Home::new();
     home.hub.fault("/api/", usize::MAX, Fault::ListedSize(WEIGHTS, 1 << 62));
-    assert_says(&home.run(&PULL).refused(RUNTIME), &["needs 4.00 EiB more", "free", "HF_HOME"]);
+    assert_says(&home.run(&PULL).refused(RUNTIME), &["needs 4.61 EB more", "free", "HF_HOME"]);
     assert!(home.hub.files_seen().is_empty());
     home.hub.fault("/api/", usize::MAX, Fault::ListedSize("config.json", u64::MAX));
     assert_says(&home.run(&PULL).refused(MODEL), &["sizes that no disk has"]);
@@ -360,6 +360,16 @@ fn refusals_say_what_to_do() {
         assert_says(&home.run(&PULL).refused(code), &words);
         home.assert_no_weights();
     }
+    // A revision that is not there is not a model that is not there.
+    let home = Home::new();
+    home.hub.fault("/revision/nosuch", usize::MAX, Fault::Status(404, None));
+    let line = home.run(&["models", "pull", "org/tiny@nosuch"]).refused(MODEL);
+    assert_says(&line, &["org/tiny is at", "has no revision nosuch"]);
+    // A mistyped folder is looked for on the hub, and that is said.
+    let home = Home::new();
+    let line =
+        home.run_with("HF_ENDPOINT", "http://127.0.0.1:9", &["generate", "-m", "nonexist", "-p", "x"]).refused(RUNTIME);
+    assert_says(&line, &["there is no folder nonexist here"]);
     let home = Home::new();
     home.hub.fault("/api/", 1, Fault::WebPage);
     assert_says(&home.run(&PULL).refused(RUNTIME), &["a web page came"]);
@@ -602,7 +612,7 @@ fn ls_verify_and_rm() {
     let of = |key: &str| -> Vec<_> { listed["models"].as_array().unwrap().iter().map(|m| m[key].clone()).collect() };
     assert_eq!(of("model"), ["facebook/incoder-1B", "org/tiny"]);
     assert_eq!((of("bytes")[1].clone(), of("complete")[1].clone()), (size.into(), true.into()));
-    assert_says(&home.run(&["models", "ls"]).ok(), &["org/tiny", "main 1111111", "KiB", "complete"]);
+    assert_says(&home.run(&["models", "ls"]).ok(), &["org/tiny", "main 1111111", "kB", "complete"]);
 
     assert_says(&home.run(&["models", "verify", "org/tiny"]).ok(), &["3 files checked", "0 damaged"]);
     let mut bytes = home.hub.file(WEIGHTS);

@@ -73,9 +73,9 @@ fn a_byte_order_mark_is_kept_and_not_counted() {
         assert_eq!(fs::read_to_string(&copy).unwrap(), expected);
     }
     let parts = place.file("parts.json", format!("\u{feff}{}", serde_json::json!([LEFT, RIGHT])));
-    let expected = infill(&model, &[&plain, "--at", "2:12"]).ok();
+    let expected = infill(&model, &[&plain, "--at", "2:12", "--lookback", "0"]).ok();
     assert_eq!(infill(&model, &["--parts", &parts]).ok(), expected);
-    let tokens = |file: &str| model.run("tokenize", &["-f", file]).ok();
+    let tokens = |file: &str| run(&["tokenize", "-m", model.path(), "-f", file]).ok();
     assert_eq!(tokens(&marked), tokens(&plain));
 }
 
@@ -94,9 +94,13 @@ fn line_ends_of_every_kind_come_back() {
 fn messages_point_into_the_users_file() {
     let (place, model) = (Place::new(), Model::tiny());
     let sentinel = place.file("m.py", "a = 1\nb = 2\nc = 3\nM = \"<|mask:0|>\"\n");
+    let refuse = ["--sentinels", "refuse"];
     let short = place.file("s.py", "ab\ncd");
     for (args, says) in [
-        (vec![sentinel.as_str(), "--at", "3:1"], "m.py:4:6: the text spells the sentinel <|mask:0|>"),
+        (
+            vec![sentinel.as_str(), "--at", "3:1", refuse[0], refuse[1]],
+            "m.py:4:6: the text spells the sentinel <|mask:0|>",
+        ),
         (vec![short.as_str(), "--at", "1:4"], "s.py:1:4: line 1 ends at column 3"),
         (vec![short.as_str(), "--at", "3:1"], "s.py has 2 lines, not 3"),
         (vec![short.as_str()], "s.py has no <infill>"),
@@ -105,7 +109,7 @@ fn messages_point_into_the_users_file() {
         assert!(line.contains(says), "{line}");
     }
     let marked = place.file("marked.py", "x = <infill>\ny = '<|endofmask|>'\n<infill>\n");
-    assert!(infill(&model, &[&marked]).refused(2).contains("marked.py:2:6: the text spells"));
+    assert!(infill(&model, &[&marked, refuse[0], refuse[1]]).refused(2).contains("marked.py:2:6: the text spells"));
     let place_of_file = format!("{short}:2:2");
     assert!(infill(&model, &[&place_of_file]).ok().starts_with("ab\nc"));
     assert!(infill(&model, &[&place_of_file, "--at", "1:1"]).refused(2).contains("say both where the hole is"));
@@ -120,13 +124,13 @@ fn what_is_wrong_with_the_input_is_said_before_the_model_is_loaded() {
     let sentinel = place.file("s.py", "<|mask:0|> <infill>");
     let many = place.file("many.py", "<infill>".repeat(300));
     for args in [
-        vec!["infill", &sentinel],
+        vec!["infill", &sentinel, "--sentinels", "refuse"],
         vec!["infill", &many],
         vec!["infill", &many, "--n", "2"],
         vec!["infill", &text, "--at", "9:9"],
         vec!["infill", &text, "--at", "1:1", "--stop", ""],
         vec!["infill", &text, &text],
-        vec!["generate", "-p", "<|mask:0|>"],
+        vec!["generate", "-p", "<|mask:0|>", "--sentinels", "refuse"],
         vec!["generate", "--ids", "2,99999"],
         vec!["generate", "-p", "x", "--stop", ""],
         vec!["score", "--ids", ""],
@@ -239,8 +243,41 @@ fn habits_of_other_programs_are_understood() {
     assert_eq!(run(&["version"]).ok(), run(&["--version"]).ok());
     assert!(run(&["man"]).ok().starts_with(".ie"));
     assert!(run(&["man", "models", "pull"]).ok().contains("incoder"));
-    assert!(run(&["completions", "bash", "--json"]).refused(2).contains("no JSON form"));
+    let ran = run(&["completions", "bash", "--json"]);
+    let failed: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!((ran.code, &failed["error"]["code"]), (2, &2.into()));
+    assert!(failed["error"]["message"].as_str().unwrap().contains("no JSON form"), "{failed}");
     assert_eq!(run(&["models", "list"]).code, 0);
+}
+
+/// Beside a software adapter the faster of the two computes: measured once, kept in a file, and taken from it then.
+#[test]
+fn the_faster_of_cpu_and_software_adapter_is_taken() {
+    let (place, model) = (Place::new(), Model::tiny());
+    let kept = place.path("incoder/devices.json");
+    let device = || {
+        let mut command = program(&["generate", "-m", model.path(), "-p", "x", "-n", "1", "-v"]);
+        command.env("XDG_CACHE_HOME", place.0.path());
+        let ran = finish(command);
+        assert_eq!(ran.code, 0, "{ran:?}");
+        ran.stderr.lines().find_map(|line| Some(line.split_once("M parameters, on ")?.1.to_owned())).unwrap()
+    };
+    let measured = device();
+    // Hardware is not timed against the CPU.
+    let Ok(text) = fs::read_to_string(&kept) else { return };
+    let mut times: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let (_, entry) = times.as_object_mut().unwrap().iter_mut().next().unwrap();
+    let faster = |entry: &serde_json::Value| entry["cpu"].as_f64().unwrap() < entry["adapter"].as_f64().unwrap();
+    assert_eq!(measured == "the CPU", faster(entry), "{entry}");
+    for (cpu, adapter) in [(1.0, 2.0), (2.0, 1.0)] {
+        let (_, entry) = times.as_object_mut().unwrap().iter_mut().next().unwrap();
+        *entry = serde_json::json!({ "cpu": cpu, "adapter": adapter });
+        fs::write(&kept, times.to_string()).unwrap();
+        assert_eq!(device() == "the CPU", cpu < adapter);
+    }
+    fs::write(&kept, "damaged").unwrap();
+    device();
+    assert!(serde_json::from_str::<serde_json::Value>(&fs::read_to_string(&kept).unwrap()).is_ok());
 }
 
 #[test]
@@ -263,7 +300,7 @@ fn shells_are_told_the_models_and_the_devices() {
         finish(command).ok()
     };
     let models = offered(&["incoder", "models", ""]);
-    assert!(models.contains("pull") && models.contains("verify"), "{models}");
+    assert!(models.starts_with("pull\nls\nrm\nverify\n"), "{models}");
     assert!(offered(&["incoder", "generate", "-d", "c"]).contains("cpu"));
     assert!(run(&["completions", "zsh"]).ok().contains("incoder"));
 }

@@ -7,8 +7,8 @@ use serde_json::{Map, Value};
 
 /// Two values of a head a thread, and 256 threads are what every adapter allows in a workgroup.
 const MAX_HEAD_DIM: usize = 512;
-/// config.json has twenty lines; anything near this is not one.
-const MAX_CONFIG_BYTES: u64 = 1 << 20;
+/// config.json has twenty lines, and some carry lists of labels; anything near this is not one.
+const MAX_CONFIG_BYTES: u64 = 32 << 20;
 
 /// The sizes and token ids of an XGLM checkpoint (InCoder is one).
 ///

@@ -85,7 +85,7 @@ pub enum Error {
         need: u64,
     },
     /// Keys or values of a layer lie beyond the range of an fp16 cache.
-    #[error("the {what} of layer {layer} exceed 65504, the most that fp16 holds: keep them in fp32 (`--kv f32`)")]
+    #[error("the {what} of layer {layer} exceed 65504, the most that fp16 holds: keep them in fp32")]
     KvOverflow {
         /// `keys` or `values`.
         what: &'static str,

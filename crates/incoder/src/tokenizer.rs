@@ -78,6 +78,7 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Tokenizer`] for wrong JSON, or a tokenizer that does not decode byte-level tokens.
     pub fn from_json(json: &str) -> Result<Self> {
+        let json = json.strip_prefix('\u{feff}').unwrap_or(json);
         check_file(json)?;
         let mut inner: tokenizers::Tokenizer = json.parse().map_err(failed)?;
         if !matches!(inner.get_decoder(), Some(DecoderWrapper::ByteLevel(_))) {
@@ -388,7 +389,7 @@ fn take_complete(bytes: &mut Vec<u8>) -> String {
 
 /// Refuses what the tokenizers crate would panic on: wrong JSON inside a decoder, and merges that make no token.
 fn check_file(json: &str) -> Result<()> {
-    let file: serde_json::Value = serde_json::from_str(json).map_err(failed)?;
+    let file = crate::json::parse(json).map_err(failed)?;
     let model = &file["model"];
     let prefix = &model["continuing_subword_prefix"];
     if !prefix.is_null() && prefix != "" {

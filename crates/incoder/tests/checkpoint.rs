@@ -107,7 +107,7 @@ fn values_beyond_fp16_are_refused_on_the_gpu_and_kept_on_the_cpu() {
     let error = load(&support::gpu(incoder::GpuOptions::default())).unwrap_err().to_string();
     assert_eq!(
         error,
-        "tensor layers.0.fc1.weight: holds 70000 at row 0, column 0: beyond the range of fp16, which is 65504"
+        "tensor layers.0.fc1.weight: holds 70000 at row 0, column 0: beyond the range of fp16, which is 65504; the CPU computes in fp32"
     );
 }
 

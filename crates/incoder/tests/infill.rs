@@ -306,6 +306,8 @@ proptest! {
         let (mut session, tokenizer) = (tiny(Some(256)), tokenizer("tok-512"));
         let sampling = Sampling { temperature: 1.2, seed, ..Sampling::default() };
         let begun = if parts.len() == 1 { String::new() } else { begun };
+        // Such text is refused, which is another test's.
+        prop_assume!(parts.iter().chain([&begun]).all(|text| tokenizer.find_sentinel(text).is_none()));
         let options = InfillOptions { begun, max_new_tokens: 8, sampling, extra_sentinel, ..plain() };
         let result = run(&mut session, &tokenizer, &parts, &options).unwrap();
         prop_assert_eq!(result.infills.len(), parts.len() - 1);

@@ -63,7 +63,7 @@ pub fn run(args: &cli::Convert, global: &Global) -> Result<()> {
     }
     let interrupt = Interrupt::install()?;
     let folder = model_folder::open(Some(args.model.as_os_str()), Needs::Everything, global)?;
-    let config_json = pollster::block_on(folder.text("config.json", 1 << 20))?;
+    let config_json = pollster::block_on(folder.text("config.json", 32 << 20))?;
     let config = pollster::block_on(Config::read(folder.as_ref()))?;
     let checkpoint = pollster::block_on(Checkpoint::open(folder.as_ref(), &config))?;
     // From here on Ctrl-C ends the loop below, so that the unfinished folder is removed.

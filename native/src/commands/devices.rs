@@ -175,7 +175,8 @@ fn for_people(device: &Listed<'_>) -> String {
 pub fn size(bytes: u64) -> String {
     match bytes {
         1_000_000_000.. => format!("{:.1} GB", bytes as f64 / 1e9),
-        _ => format!("{:.0} MB", bytes as f64 / 1e6),
+        1_000_000.. => format!("{:.0} MB", bytes as f64 / 1e6),
+        _ => format!("{:.0} kB", bytes as f64 / 1e3),
     }
 }
 

@@ -24,6 +24,7 @@ pub fn run(args: &cli::Infill, global: &Global) -> Result<()> {
     let mut output = Output::new(&interrupt.cancel);
     let mut open = 0;
     for document in &mut documents {
+        interrupt.preparing();
         open += fill(document, args, &mut engine, &interrupt, &mut output, global)?;
         if interrupt.was_pressed() || output.is_cancelled() {
             break;
@@ -119,7 +120,7 @@ fn fill(
             break;
         }
     }
-    document.to_file_form(&mut made);
+    document.put_in_file_form(&mut made);
     let filled = &made[0];
     if global.json {
         let file = document.file.as_ref().map(|(path, _)| path.as_path());

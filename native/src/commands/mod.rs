@@ -34,7 +34,7 @@ fn sampling(flags: &Decoding) -> Sampling {
 /// Says that keys or values did not fit into an fp16 cache, where that was found.
 fn note_overflow(session: &Session, global: &Global) {
     if let Some(overflow) = session.overflow() {
-        note(global.quiet, &format!("{overflow}; this was done on the way"));
+        note(global.quiet, &format!("{overflow}, as was done on the way (--kv f32 does so from the beginning)"));
     }
 }
 
@@ -59,16 +59,16 @@ fn note_window(quiet: bool, window: &Window, lines: usize) {
 
 /// A prompt as it was given: exactly one of text, file and ids.
 enum Given<'a> {
-    /// With what to call it in a message.
-    Text(String, String),
+    /// With the name of the file that it is from.
+    Text(String, Option<String>),
     Ids(&'a [u32]),
 }
 
 fn prompt(flags: &Prompt, escape: bool) -> Result<Given<'_>> {
     match (&flags.prompt, &flags.file, &flags.ids) {
-        (Some(text), _, _) if escape => Ok(Given::Text(cli::unescaped(text), "the prompt".to_owned())),
-        (Some(text), _, _) => Ok(Given::Text(text.clone(), "the prompt".to_owned())),
-        (_, Some(path), _) => Ok(Given::Text(input::read_text(path)?, input::name_of(path))),
+        (Some(text), _, _) if escape => Ok(Given::Text(cli::unescaped(text), None)),
+        (Some(text), _, _) => Ok(Given::Text(text.clone(), None)),
+        (_, Some(path), _) => Ok(Given::Text(input::read_text(path)?, Some(input::name_of(path)))),
         (_, _, Some(ids)) => Ok(Given::Ids(&ids.0)),
         _ => Err(Failure::usage("no prompt: give -p TEXT, -f FILE (- for stdin) or --ids IDS")),
     }
@@ -82,16 +82,21 @@ fn check_prompt(given: &Given<'_>, sentinels: Sentinels, prepared: &engine::Prep
                 return Ok(());
             };
             let (line, column) = text::place(&text[..found.at]);
-            let name_of = prepared.tokenizer.token_bytes(found.id).unwrap_or_default();
-            Err(Failure::usage(format!(
-                "{name}:{line}:{column}: the text spells the sentinel {}: take it out, or give --sentinels literal",
-                String::from_utf8_lossy(name_of)
-            )))
+            let sentinel = prepared.tokenizer.token_bytes(found.id).unwrap_or_default();
+            let sentinel = String::from_utf8_lossy(sentinel);
+            let where_it_is = match name {
+                Some(name) => format!("{name}:{line}:{column}"),
+                None => format!("line {line}, column {column}"),
+            };
+            let advice = "take it out, or give --sentinels literal";
+            Err(Failure::usage(format!("{where_it_is}: the text spells the sentinel {sentinel}: {advice}")))
         }
-        Given::Ids([]) => Err(Failure::usage("--ids is empty: give at least one id")),
+        Given::Ids([]) => Err(Failure::usage("--ids: the prompt is empty: give at least one id")),
         Given::Ids(ids) if ids.len() > prepared.capacity() => {
             let (need, have) = (ids.len(), prepared.capacity());
-            Err(Failure::usage(format!("{need} ids, and the context holds {have}: -c {need} makes it longer")))
+            Err(Failure::usage(format!(
+                "the context is full: {need} tokens are needed, it holds {have}; -c {need} makes it longer"
+            )))
         }
         Given::Ids(ids) => {
             let vocab = prepared.config.vocab_size;

@@ -169,8 +169,8 @@ fn verify(model: &ModelName, global: &Global) -> Result<()> {
         (repo.blob(&etag), name, etag)
     });
     let mut files: Vec<_> = blobs.collect();
-    let (loose, why) = with_hashes(&repo, model);
-    for (commit, name, hash) in loose {
+    let (loose, why) = loose_files(&repo, model);
+    for Loose { commit, name, hash } in loose {
         match hash {
             Some(hash) => files.push((repo.snapshot(&commit).join(&name), name, hash)),
             None => found.unchecked.push(name),
@@ -211,23 +211,31 @@ fn verify(model: &ModelName, global: &Global) -> Result<()> {
     }
 }
 
-/// The files that are no links, as (commit, name, hash): the hash that was noted when it came, or the one that the hub lists. What
-/// kept the hub from being asked, too.
-fn with_hashes(repo: &Repo, model: &ModelName) -> (Vec<(String, String, Option<String>)>, Option<Failure>) {
+/// A file that is no link.
+struct Loose {
+    commit: String,
+    name: String,
+    hash: Option<String>,
+}
+
+/// The files that are no links with their hashes: the one that was noted when it came, or the one that the hub lists. What kept the
+/// hub from being asked, too.
+fn loose_files(repo: &Repo, model: &ModelName) -> (Vec<Loose>, Option<Failure>) {
     let noted = |(commit, name): (String, String)| {
         let hash = repo.noted_hash(&commit, &name);
-        (commit, name, hash)
+        Loose { commit, name, hash }
     };
-    let mut files: Vec<_> = repo.files_without_blob().into_iter().map(noted).collect();
+    let mut files: Vec<Loose> = repo.files_without_blob().into_iter().map(noted).collect();
     let mut trouble = None;
     for commit in repo.commits() {
-        let mut unknown: Vec<_> = files.iter_mut().filter(|file| file.0 == commit && file.2.is_none()).collect();
+        let mut unknown: Vec<_> =
+            files.iter_mut().filter(|file| file.commit == commit && file.hash.is_none()).collect();
         if unknown.is_empty() {
             continue;
         }
-        let names: Vec<String> = unknown.iter().map(|file| file.1.clone()).collect();
+        let names: Vec<String> = unknown.iter().map(|file| file.name.clone()).collect();
         match hub::listed_hashes(model, &commit, &names) {
-            Ok(hashes) => unknown.iter_mut().zip(hashes).for_each(|(file, hash)| file.2 = hash),
+            Ok(hashes) => unknown.iter_mut().zip(hashes).for_each(|(file, hash)| file.hash = hash),
             Err(failure) => trouble = Some(failure),
         }
     }

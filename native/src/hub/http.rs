@@ -4,6 +4,7 @@ use super::certificates;
 use super::name::ModelName;
 use super::settings::Settings;
 use crate::failure::{Failure, Result};
+use crate::files::explained;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use ureq::http::{HeaderMap, Response, Uri, header};
@@ -126,7 +127,7 @@ impl Http {
                     ureq::Error::BodyExceedsLimit(_) => {
                         Failure::runtime(format!("{}: longer than {limit} bytes", request.what)).into()
                     }
-                    e => Trouble::again(e.to_string()),
+                    e => Trouble::again(said(&e)),
                 })
             });
             match read {
@@ -157,7 +158,7 @@ impl Http {
         let limit = request.quick.then_some(QUICK);
         get.config().timeout_global(limit).build().call().map_err(|error| {
             use ureq::Error as E;
-            let why = error.to_string();
+            let why = said(&error);
             match error {
                 // What rustls says of a certificate; no later try finds another.
                 E::Io(e) if e.kind() == std::io::ErrorKind::InvalidData => {
@@ -253,6 +254,14 @@ pub fn escaped(text: &str) -> String {
         _ => format!("%{byte:02X}"),
     };
     text.bytes().map(byte).collect()
+}
+
+/// What a failed request says, without the library's prefix and the system's number.
+fn said(error: &ureq::Error) -> String {
+    match error {
+        ureq::Error::Io(error) => explained(error),
+        other => other.to_string(),
+    }
 }
 
 /// In what form a body comes, unless as it is.

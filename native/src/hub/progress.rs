@@ -4,7 +4,7 @@ use crate::Global;
 use console::Term;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-const TEMPLATE: &str = "{msg} {bar:25} {bytes}/{total_bytes} {bytes_per_sec}, {eta} left";
+const TEMPLATE: &str = "{msg} {bar:25} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec}, {eta} left";
 
 /// Shown on a terminal, unless told to be quiet.
 #[derive(Debug)]

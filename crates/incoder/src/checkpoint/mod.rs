@@ -254,7 +254,7 @@ impl Checkpoint {
             Some(i) => {
                 let (row, column) = (rows.start + i / columns(stored), i % columns(stored));
                 let problem = format!(
-                    "holds {} at row {row}, column {column}: beyond the range of fp16, which is 65504",
+                    "holds {} at row {row}, column {column}: beyond the range of fp16, which is 65504; the CPU computes in fp32",
                     values[i]
                 );
                 Err(Error::tensor(name, problem))

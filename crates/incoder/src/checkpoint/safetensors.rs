@@ -81,7 +81,7 @@ pub(super) async fn read_header(file: &dyn Source, source: usize) -> Result<Vec<
     bytes.resize(length as usize, 0);
     file.read(LENGTH_BYTES, &mut bytes).await?;
     let in_header = |problem: String| damaged(format!("damaged safetensors header: {problem}"));
-    let Header { tensors } = serde_json::from_slice(&bytes).map_err(|e| in_header(e.to_string()))?;
+    let Header { tensors } = serde_json::from_slice(&bytes).map_err(|e| in_header(explained(&e)))?;
     drop(bytes);
     let mut names: Vec<&str> = tensors.iter().map(|(name, _)| name.as_str()).collect();
     names.sort_unstable();
@@ -100,6 +100,20 @@ pub(super) async fn read_header(file: &dyn Source, source: usize) -> Result<Vec<
         Err(problem) => Err(in_header(problem)),
     };
     tensors.into_iter().map(stored).collect()
+}
+
+/// What is wrong with a header, in its own terms.
+fn explained(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let is_ours = text.starts_with("it describes");
+    match error.classify() {
+        serde_json::error::Category::Data if !is_ours => {
+            let (line, column) = (error.line(), error.column());
+            let what = "an entry is no {\"dtype\": …, \"shape\": […], \"data_offsets\": [begin, end]}";
+            format!("{what} (line {line} column {column})")
+        }
+        _ => text,
+    }
 }
 
 impl Entry {

@@ -144,7 +144,7 @@ fn measure(
         return Err(Failure::usage(format!("nothing fits a context of {have_tokens} tokens: see -c")));
     }
     let limit = setting.limit.as_ref().map(|limit| limit.read_gb_per_second);
-    let table = Table::new(form, &setting);
+    let table = Table::new(form, &setting, args.profile);
     output.given(&table.head(&setting));
     let bar = Steps::new(asked.len() * (args.repetitions + 1), global.quiet);
     let mut rows = Vec::new();

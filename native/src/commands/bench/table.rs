@@ -86,12 +86,12 @@ impl Row {
 
 /// A column of the table for people: its name and width.
 const COLUMNS: [(&str, usize); 10] = [
-    ("test", 32),
-    ("ms", 8),
-    ("min .. max", 18),
+    ("test", 25),
+    ("ms", 7),
+    ("min .. max", 16),
     ("tokens/s", 8),
     ("ms/token", 8),
-    ("TTFT ms", 8),
+    ("TTFT ms", 7),
     ("GB/s", 6),
     ("of limit", 8),
     ("GFLOP/s", 7),
@@ -109,12 +109,15 @@ pub struct Table {
     on: String,
     repetitions: usize,
     limit: Option<f64>,
+    /// Whether rows are shares of a step: what its last column is for.
+    shares: bool,
 }
 
 impl Table {
-    pub fn new(form: cli::Table, setting: &Setting) -> Self {
+    pub fn new(form: cli::Table, setting: &Setting, shares: bool) -> Self {
         Self {
             form,
+            shares,
             on: format!("{},{}", quoted(&setting.model), quoted(&setting.device.name)),
             repetitions: setting.repetitions,
             limit: setting.limit.as_ref().map(|limit| limit.read_gb_per_second),
@@ -128,7 +131,8 @@ impl Table {
             cli::Table::Csv => CSV_NAMES.to_owned(),
             cli::Table::Md => {
                 let rules = COLUMNS.map(|(name, width)| if name == "test" { "-".repeat(width) } else { rule(width) });
-                setting.for_people() + &line(&COLUMNS.map(|column| column.0.to_owned())) + &line(&rules)
+                let names = COLUMNS.map(|column| column.0.to_owned());
+                setting.for_people() + &line(&names, self.shares) + &line(&rules, self.shares)
             }
         }
     }
@@ -137,7 +141,7 @@ impl Table {
         match self.form {
             cli::Table::Json => String::new(),
             cli::Table::Csv => self.csv(row),
-            cli::Table::Md => markdown(row),
+            cli::Table::Md => markdown(row, self.shares),
         }
     }
 
@@ -169,9 +173,9 @@ impl Table {
     }
 }
 
-fn markdown(row: &Row) -> String {
+fn markdown(row: &Row, shares: bool) -> String {
     let one = |value: Option<f64>| value.map(figure).unwrap_or_default();
-    line(&[
+    let cells = [
         row.label.clone(),
         figure(row.ms.median),
         format!("{} .. {}", figure(row.ms.min), figure(row.ms.max)),
@@ -182,12 +186,14 @@ fn markdown(row: &Row) -> String {
         row.limit_percent.map(|percent| format!("{percent:.1} %")).unwrap_or_default(),
         one(row.gflop_per_second),
         row.share_percent.map(|percent| format!("{percent:.1} %")).unwrap_or_default(),
-    ])
+    ];
+    line(&cells, shares)
 }
 
 /// Figures to the right, so that they can be compared.
-fn line(cells: &[String; COLUMNS.len()]) -> String {
-    let cells = cells.iter().zip(COLUMNS).map(|(cell, (name, width))| match name {
+fn line(cells: &[String; COLUMNS.len()], shares: bool) -> String {
+    let shown = COLUMNS.len() - usize::from(!shares);
+    let cells = cells.iter().zip(COLUMNS).take(shown).map(|(cell, (name, width))| match name {
         "test" => format!("{cell:width$}"),
         _ => format!("{cell:>width$}"),
     });
@@ -230,14 +236,20 @@ mod tests {
     #[test]
     fn lines_have_as_many_cells_as_the_head() {
         let row = Row::new("decode", "decode 32 at 0".into(), Spread { median: 1.0, min: 0.5, max: 2.0 }).tokens(0, 32);
-        let table = |form| Table { form, on: quoted("a,b") + ",\"c\"\"\"", repetitions: 5, limit: Some(5.5) };
+        let table =
+            |form| Table { form, on: quoted("a,b") + ",\"c\"\"\"", repetitions: 5, limit: Some(5.5), shares: true };
         let csv = table(cli::Table::Csv).row(&row);
         assert_eq!(
             csv.trim_start_matches("\"a,b\",\"c\"\"\"").matches(',').count(),
             CSV_NAMES.matches(',').count() - 1
         );
-        assert_eq!(markdown(&row).matches('|').count(), COLUMNS.len() + 1);
-        assert_eq!(markdown(&row).chars().count(), line(&COLUMNS.map(|c| c.0.to_owned())).chars().count());
+        for shares in [false, true] {
+            let names = line(&COLUMNS.map(|c| c.0.to_owned()), shares);
+            let row = markdown(&row, shares);
+            assert_eq!(row.matches('|').count(), COLUMNS.len() + usize::from(shares));
+            assert_eq!((row.chars().count(), names.contains("of step")), (names.chars().count(), shares));
+            assert!(shares || row.trim_end().chars().count() <= 120);
+        }
     }
 
     #[test]
