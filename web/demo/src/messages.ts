@@ -157,7 +157,7 @@ export function limit(name: string, value: number): string {
 
 /** Whether a model fits, in a sentence. Browsers tell the limits of a GPU, and not how much of its memory is free. */
 export function ofFit(fit: Fit, software: boolean): string {
-  const memory = software ? 'memory, and computes on the CPU' : 'GPU memory';
+  const memory = software ? 'main memory' : 'GPU memory';
   if (fit.fits) return `within the limits; takes ${bytes(fit.gpuBytes)} of ${memory}`;
   const blockers = fit.blockers.map(
     ({ limit: name, need, have }) => `${LIMITS[name] ?? name}: needs ${limit(name, need)}, has ${limit(name, have)}`,
