@@ -133,8 +133,7 @@ impl Document {
 
     /// Lines of the text, with the one after the last line break.
     pub fn lines(&self) -> usize {
-        let breaks = |part: &String| part.bytes().filter(|&byte| byte == b'\n').count();
-        1 + self.parts.iter().map(breaks).sum::<usize>()
+        1 + self.parts.iter().map(|part| incoder::window::breaks(part)).sum::<usize>()
     }
 
     /// Gives the parts and the results the form that the file has: with its line ends and its byte-order mark.

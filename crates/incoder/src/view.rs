@@ -74,7 +74,7 @@ impl<'a> Document<'a> {
         for (text, part) in self.texts_before(index) {
             let end = at.saturating_sub(passed).min(text.len());
             if part {
-                line += text.as_bytes()[..end].iter().filter(|&&byte| byte == b'\n').count();
+                line += breaks(&text[..end]);
             }
             passed += text.len();
             if passed >= at {

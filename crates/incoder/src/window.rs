@@ -262,7 +262,9 @@ pub(crate) fn estimate(bytes: usize, tokens: usize, of_bytes: usize) -> usize {
     }
 }
 
-/// Line breaks in a text.
-pub(crate) fn breaks(text: &str) -> usize {
-    text.bytes().filter(|&byte| byte == b'\n').count()
+/// Line breaks in a text, as editors count them: `\n`, `\r\n`, or `\r` alone.
+pub fn breaks(text: &str) -> usize {
+    let bytes = text.as_bytes();
+    let alone = |&(at, &byte): &(usize, &u8)| byte == b'\n' || byte == b'\r' && bytes.get(at + 1) != Some(&b'\n');
+    bytes.iter().enumerate().filter(alone).count()
 }
