@@ -211,7 +211,7 @@ fn without_gpu(args: &[&str]) -> std::process::Command {
 fn no_adapter() {
     // What one thread would compute for long has to be asked for.
     let line = finish(without_gpu(&["bench", "--shape", "1B"])).refused(NO_GPU);
-    assert_says(&line, &["no GPU adapter found", "-d cpu"]);
+    assert_says(&line, &["no GPU adapter found", "--device cpu"]);
     assert_eq!(finish(without_gpu(&["devices", "--json"])).json(), json!({"devices": []}));
 
     // A small model still answers, on the CPU, and says so in one line.
