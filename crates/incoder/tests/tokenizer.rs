@@ -166,9 +166,13 @@ fn refuses_files_that_are_not_its_kind() {
     let other = json.replace("\"decoder\": {\n  \"type\": \"ByteLevel\"", "\"decoder\": {\n  \"type\": \"Fuse\"");
     assert_ne!(json, other);
     let high = json.replace("\"<|/\": 5", "\"<|/\": 4000000000");
-    for (text, says) in
-        [("", "EOF"), ("{}", "tokenizer.json"), (&json[..9000], "line"), (&other, "ByteLevel"), (&high, "4000000000")]
-    {
+    for (text, says) in [
+        ("", "is empty"),
+        ("{}", "tokenizer.json"),
+        (&json[..9000], "line"),
+        (&other, "ByteLevel"),
+        (&high, "4000000000"),
+    ] {
         let error = Tokenizer::from_json(text).unwrap_err().to_string();
         assert!(error.contains(says), "{error}");
     }
