@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Bring the model card up to date: loss curve and package list, from log.jsonl and packages.json.
+"""Bring the model card up to date: losses and package list, from log.jsonl and packages.json.
 
-    python3 examples/demo-model/card.py [--work DIR]
+    python3 examples/demo-model/card.py [--work DIR] [--svg FILE]
 """
 
 import argparse
@@ -75,10 +75,13 @@ def replace_section(card, name, body):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=HERE / "work")
-    log, card = entries(parser.parse_args().work), HERE / "README.md"
+    parser.add_argument("--svg", type=Path, help="also draw the curve, into this file")
+    args = parser.parse_args()
+    log, card = entries(args.work), HERE / "README.md"
     text = replace_section(card.read_text(), "loss", loss_table(log))
     card.write_text(replace_section(text, "packages", package_table()))
-    (HERE / "loss.svg").write_text(loss_svg(log))
+    if args.svg:
+        args.svg.write_text(loss_svg(log))
 
 
 if __name__ == "__main__":

@@ -2,11 +2,12 @@
 //! card.
 //!
 //! ```text
-//! cargo run --release -p incoder --example evaluate -- [MODEL_FOLDER] [--only SETS] [--count N] [--cpu]
+//! cargo run --release -p incoder --example evaluate -- [MODEL_FOLDER] [--only SETS] [--forms FORMS] [--count N] [--cpu]
 //! ```
 //! SETS are names with commas between them: `holes` (whole lines), `cursor` (ends of lines), `middle` (texts between two
 //! characters of a line), `multiline` (two to six lines) and `ppl` (perplexity). `--count` takes the first N of each.
-//! A hole counts as found when its text equals the hidden one, trailing blanks aside.
+//! FORMS are rows of the first table: `published`, a number of lines above the cursor, `whole`, `default` and `left`; all, unless
+//! named. A hole counts as found when its text equals the hidden one, trailing blanks aside.
 
 use incoder::{
     Cancel, Device, Folder, GenerateOptions, Gpu, GpuOptions, HoleEnd, InfillOptions, LoadOptions, MemoryFolder,
@@ -51,6 +52,16 @@ enum Form {
 }
 
 impl Form {
+    fn named(name: &str) -> Result<Self, Box<dyn Error>> {
+        Ok(match name {
+            "published" => Self::Published,
+            "whole" => Self::WholePrefix,
+            "default" => Self::Default,
+            "left" => Self::LeftToRight,
+            lines => Self::Earlier(lines.parse().map_err(|_| format!("--forms: {lines:?} is no form"))?),
+        })
+    }
+
     fn name(self) -> String {
         match self {
             Self::Published => "the hole begins at the cursor (as published)".into(),
@@ -152,15 +163,13 @@ fn is_found(text: &str, hole: &Hole) -> bool {
 }
 
 /// One table: every form a row, every set a column.
-async fn lines(model: &mut Model, sets: &[(&str, Vec<Hole>)]) -> Result<(), Box<dyn Error>> {
-    let earlier = EARLIER.map(Form::Earlier);
-    let forms = [&[Form::Published][..], &earlier, &[Form::WholePrefix, Form::Default, Form::LeftToRight]].concat();
+async fn lines(model: &mut Model, sets: &[(&str, Vec<Hole>)], forms: &[Form]) -> Result<(), Box<dyn Error>> {
     println!(
         "\n| | {} |",
         sets.iter().map(|(name, holes)| format!("{name}, {}", holes.len())).collect::<Vec<_>>().join(" | ")
     );
     println!("|---|{}", "--:|".repeat(sets.len()));
-    for form in forms {
+    for &form in forms {
         let mut row = Vec::new();
         for (name, holes) in sets {
             let mut found = 0;
@@ -209,11 +218,17 @@ async fn multiline(model: &mut Model, holes: &[Hole]) -> Result<(), Box<dyn Erro
 async fn run() -> Result<(), Box<dyn Error>> {
     let mut folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/demo-model/weights");
     let (mut count, mut cpu, mut only) = (usize::MAX, false, None);
+    let earlier = EARLIER.map(Form::Earlier);
+    let mut forms = [&[Form::Published][..], &earlier, &[Form::WholePrefix, Form::Default, Form::LeftToRight]].concat();
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--cpu" => cpu = true,
             "--only" => only = Some(arguments.next().ok_or("--only needs names of sets")?),
+            "--forms" => {
+                let names = arguments.next().ok_or("--forms needs names of forms")?;
+                forms = names.split(',').map(Form::named).collect::<Result<_, _>>()?;
+            }
             "--count" => count = arguments.next().ok_or("--count needs a number")?.parse()?,
             path => folder = PathBuf::from(path),
         }
@@ -240,7 +255,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
         }
     }
     if !sets.is_empty() {
-        lines(&mut model, &sets).await?;
+        lines(&mut model, &sets, &forms).await?;
     }
     if wanted("multiline") {
         multiline(&mut model, &entries("multiline.jsonl", count)?).await?;

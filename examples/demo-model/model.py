@@ -15,6 +15,7 @@ from torch import nn
 
 BLOCKS = 4  # of queries in attention on a CPU
 FREQUENT = 1280  # ids below this are always among the sampled rows
+ROWS_TIMES = 256  # their number is a multiple of this: kernels are kept for every size that they have seen
 
 
 @dataclass(frozen=True)
@@ -150,13 +151,14 @@ class TiedLoss(torch.autograd.Function):
 
 def sampled_rows(target, vocab, negatives):
     """A part of the vocabulary whose softmax stands in for the whole: every target of the batch, the
-    FREQUENT first ids (merges are learned in order of frequency), and `negatives` of the other
-    tokens, each counted for all those it was drawn from.
+    FREQUENT first ids (merges are learned in order of frequency), and `negatives` or a few more of the
+    other tokens, each counted for all those it was drawn from.
 
     target [n] -> (token ids [rows], logit offsets [rows], target's index into those ids [n]).
     """
     present = torch.cat([target, torch.arange(FREQUENT, device=target.device)]).unique()
     absent = torch.ones(vocab, dtype=torch.bool, device=target.device).index_fill_(0, present, False).nonzero()[:, 0]
+    negatives += -(len(present) + negatives) % ROWS_TIMES
     drawn = absent[torch.randperm(len(absent), device=target.device)[:negatives]]
     offset = torch.zeros(len(present) + len(drawn), device=target.device)
     offset[len(present) :] = math.log(len(absent) / max(1, len(drawn)))

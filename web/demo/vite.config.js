@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
-import { createReadStream, existsSync, readFileSync } from 'node:fs';
+import { createReadStream, existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { defineConfig } from 'vite';
 
@@ -41,6 +42,22 @@ function demoModel() {
   };
 }
 
+/** The service worker: the build's files are its list, and their names its version. */
+function offline() {
+  return {
+    name: 'offline',
+    apply: 'build',
+    writeBundle({ dir }, bundle) {
+      const files = Object.keys(bundle).filter((name) => !name.startsWith('model/')).sort();
+      const hash = createHash('sha256');
+      for (const name of files) hash.update(name).update(readFileSync(join(dir, name)));
+      const source = readFileSync(new URL('src/offline.js', import.meta.url), 'utf8');
+      const made = source.replace('%CACHE%', `incoder-page-${hash.digest('hex').slice(0, 16)}`).replace('%FILES%', files.join(' '));
+      writeFileSync(join(dir, 'offline.js'), made);
+    },
+  };
+}
+
 export default defineConfig({
   // Relative addresses: the page works under any path of any static server.
   base: './',
@@ -54,5 +71,5 @@ export default defineConfig({
   worker: { format: 'es' },
   // Pre-bundling would move the package away from its worker and its wasm file.
   optimizeDeps: { exclude: ['incoder'] },
-  plugins: [demoModel()],
+  plugins: [demoModel(), offline()],
 });

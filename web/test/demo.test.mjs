@@ -1,85 +1,12 @@
-/** The built demo page, driven as a person would, with the real engine on SwiftShader (`npx vite build` in web/demo first). */
+/** The built demo page, driven as a person would, with the real engine on SwiftShader. */
 
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
-import { existsSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { after, before, test } from 'node:test';
-import { ROOT, browser, serve, shoot } from './support.mjs';
-
-const DIST = 'web/demo/dist';
-/** The page is never at the root of its server, so that every address in it has to be relative. */
-const BASE = '/some/where/';
-const WEIGHTS = `${BASE}model/model.safetensors`;
-/** What the cache keeps at once: a download can be taken up only behind a whole part. */
-const PART = 4 << 20;
-/** For screenshots: transitions at their end. */
-const STILL = { animations: 'disabled' };
-
-let chromium;
-before(async () => {
-  assert.ok(existsSync(join(ROOT, DIST, 'index.html')), `${DIST} is not built`);
-  chromium = await browser();
-});
-after(() => chromium?.close());
-
-/** The page from a server of its own: another port is another origin, so each test begins with an empty cache. */
-async function open(t, { context = chromium, headers = {} } = {}) {
-  const server = await serve({ [BASE]: DIST }, headers);
-  const page = await context.newPage();
-  t.after(async () => {
-    await page.close();
-    await server.close();
-  });
-  page.setDefaultTimeout(60_000);
-  page.problems = [];
-  page.on('console', (message) => {
-    if (['error', 'warning'].includes(message.type())) page.problems.push(message.text());
-  });
-  page.on('pageerror', (error) => page.problems.push(String(error)));
-  await page.goto(`${server.url}${BASE}`);
-  return { server, page };
-}
-
-const text = (page) => page.evaluate(() => window.incoderDemo.view.state.doc.toString());
-const says = (page, what) => page.waitForFunction((what) => document.getElementById('run-status').textContent.includes(what), what);
-const weightsAsked = (server) => server.requests.filter(({ path }) => path === WEIGHTS);
-
-/** Loads the demo model with a click, and waits for it. */
-async function load(page) {
-  await page.click('#load');
-  await page.waitForSelector('#model-state[data-state=ready]');
-}
-
-/** Presses a button that writes into the editor, and waits until it is through. */
-async function run(page, button) {
-  await page.click(button);
-  await page.waitForFunction(() => document.getElementById('stop').disabled);
-  assert.equal(await page.isHidden('#run-message'), true, await page.textContent('#run-message'));
-}
-
-/** Another text in the editor, the cursor behind its first `before` characters. */
-async function write(page, before, behind = '') {
-  await page.click('.cm-content');
-  await page.keyboard.press('Control+a');
-  await page.keyboard.press('Delete');
-  await page.keyboard.insertText(before + behind);
-  await page.evaluate((at) => window.incoderDemo.view.dispatch({ selection: { anchor: at } }), before.length);
-}
-
-/** A slow GPU: every reading back takes `ms` longer, in the worker that the engine runs in. */
-const slow = (page, ms) =>
-  page.workers().at(-1).evaluate((ms) => {
-    const mapAsync = (self.mapAsync ??= GPUBuffer.prototype.mapAsync);
-    GPUBuffer.prototype.mapAsync = async function (...args) {
-      await new Promise((resolve) => setTimeout(resolve, ms));
-      return mapAsync.apply(this, args);
-    };
-  }, ms);
-
-/** The numbers of the holes that are highlighted. */
-const highlighted = (page) =>
-  page.evaluate(() => [...new Set([...document.querySelectorAll('.gen[data-hole]')].map((span) => span.dataset.hole))].sort());
+import { test } from 'node:test';
+import { BASE, DIST, PART, STILL, WEIGHTS, chromium, failed, highlighted, load, offline, open, run, says, slow, text, weightsAsked, write } from './demo.mjs';
+import { ROOT, shoot } from './support.mjs';
 
 test('one click loads the demo model; two holes, Extend and Undo all', async (t) => {
   const { server, page } = await open(t);
@@ -314,21 +241,6 @@ test('offline before the engine itself came', async (t) => {
   await load(page);
 });
 
-/** Pulls the plug, or puts it back. */
-async function offline(t, off) {
-  t.after(() => chromium.setOffline(false));
-  await chromium.setOffline(off);
-}
-
-/** Waits for the message that loading failed, which has to say `title` and what to do. */
-async function failed(page, title) {
-  await page.waitForSelector('#load-message', { state: 'visible' });
-  assert.equal(await page.textContent('#load-message strong'), title);
-  assert.notEqual(await page.textContent('#load-message p'), '');
-  assert.equal(await page.textContent('#run-status'), 'The model could not be loaded.');
-  assert.equal(await page.isEnabled('#load'), true);
-}
-
 const weights = () => readFileSync(join(ROOT, DIST, 'model/model.safetensors'));
 
 test('a download that is cancelled goes on where it ended', async (t) => {
@@ -397,20 +309,6 @@ test('a lost device: the page says so, and the next run works', async (t) => {
   assert.deepEqual(page.problems, []);
 });
 
-test('no WebGPU: the page says so, and the editor works', async (t) => {
-  const bare = await browser({ webgpu: false });
-  t.after(() => bare.close());
-  const { page } = await open(t, { context: bare });
-  await page.waitForSelector('#device-message', { state: 'visible' });
-  assert.equal(await page.textContent('#device-state'), 'no WebGPU');
-  assert.match(await page.textContent('#device-message strong'), /^(This browser has no WebGPU|The browser found no GPU)/);
-  await page.click('#load');
-  await failed(page, 'The GPU cannot be used.');
-  await write(page, 'x = 1');
-  assert.equal(await text(page), 'x = 1');
-  await shoot(page, 'no-webgpu', STILL);
-});
-
 /** Answers a path with something else. */
 const instead = (name, answer) => (path, request, response) => {
   if (path !== `${BASE}model/${name}`) return false;
@@ -459,55 +357,4 @@ test('whatever goes wrong with a download has a message of its own, and loading 
   await cdp.send('Storage.overrideQuotaForOrigin', { origin: server.url });
   await load(page);
   assert.equal(await page.isHidden('#load-message'), true);
-});
-
-test('the keyboard alone loads a model, fills the holes and stops', async (t) => {
-  const { page } = await open(t);
-  const focused = () => page.evaluate(() => document.activeElement.id || document.activeElement.className);
-  /** Tab after Tab until `id` has the focus, out of the editor the way that the page tells. */
-  const reach = async (id) => {
-    const way = [];
-    while (way.at(-1) !== id && way.length < 40) {
-      if (/cm-content/.test(way.at(-1))) await page.keyboard.press('Escape');
-      await page.keyboard.press('Tab');
-      way.push(await focused());
-    }
-    assert.equal(way.at(-1), id, way.join(' → '));
-    assert.ok(await page.evaluate(() => document.activeElement.matches(':focus-visible')));
-  };
-  await reach('quick-load');
-  await page.keyboard.press('Enter');
-  await page.waitForSelector('#model-state[data-state=ready]');
-  await page.waitForFunction(() => document.activeElement.id === 'infill');
-  await page.fill('#length', '4');
-  await reach('infill');
-  await page.keyboard.press('Enter');
-  await says(page, '2 of 2 holes filled');
-  assert.equal(await focused(), 'infill', 'the focus is where it was');
-
-  // From a run, the next Tab leads to Stop.
-  await page.click('#undo-all');
-  await slow(page, 300);
-  await reach('infill');
-  await page.keyboard.press('Enter');
-  await page.waitForSelector('.gen');
-  await reach('stop');
-  await page.keyboard.press('Enter');
-  await says(page, 'Stopped.');
-  assert.equal(await focused(), 'infill');
-  assert.deepEqual(page.problems, []);
-});
-
-test('360 pixels wide: nothing sticks out', async (t) => {
-  const { page } = await open(t);
-  await page.setViewportSize({ width: 360, height: 740 });
-  await page.waitForFunction(() => document.getElementById('device-state').textContent === 'software');
-  assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), 360);
-  await shoot(page, 'phone', { ...STILL, fullPage: true });
-  await load(page);
-  await page.fill('#length', '4');
-  await run(page, '#infill');
-  assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), 360);
-  await shoot(page, 'phone-filled', STILL);
-  assert.deepEqual(page.problems, []);
 });

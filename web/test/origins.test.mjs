@@ -72,6 +72,11 @@ const CASES = {
     options: '() => ({ worker: false })',
     works: { worker: false },
   },
+  'from another origin, under the policy that the readme names': {
+    from: elsewhere,
+    headers: () => csp(`default-src 'none'; script-src 'unsafe-inline' 'wasm-unsafe-eval' ${cdn.url}; worker-src blob: ${cdn.url}; connect-src 'self' ${cdn.url}`),
+    works: { worker: true },
+  },
   'where workers are forbidden': { from: here, headers: csp("worker-src 'none'"), fails: ['WORKER_FAILED', /worker-src[^]*`worker: false`/] },
   'from another origin, where workers from blobs are forbidden': {
     from: elsewhere,
@@ -102,7 +107,7 @@ for (const [what, { from, headers = {}, frame, options = '() => ({})', works, fa
     const name = `page-${(number += 1)}.html`;
     const wanted = typeof options === 'function' ? options() : options;
     const body = loading(from(), wanted);
-    pages.set(name, { headers, body: frame ? framed(body) : body });
+    pages.set(name, { headers: typeof headers === 'function' ? headers() : headers, body: frame ? framed(body) : body });
     const page = await chromium.newPage();
     await page.goto(`${server.url}/${name}`);
     const [inner = page] = page.frames().slice(1);

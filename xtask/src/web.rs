@@ -16,13 +16,21 @@ const WASM_FEATURES: [&str; 6] = [
 
 /// The demo page on localhost, until Ctrl-C.
 pub fn serve() -> Result<(), String> {
-    build()?;
+    build_all()?;
     // localhost is a secure context: WebGPU needs one.
     run::show(&mut npm(&["exec", "--workspace", "demo", "--", "vite", "preview", "--open"]))
 }
 
-/// Everything: `web/package/dist` and `web/demo/dist`.
+/// Everything, and where it lies.
 pub fn build() -> Result<(), String> {
+    build_all()?;
+    println!("The npm package is in web/package (`npm pack` there makes its archive), the demo page in web/demo/dist.");
+    println!("Any static server can serve the page; `cargo xtask web` does, and opens it.");
+    Ok(())
+}
+
+/// `web/package/dist` and `web/demo/dist`.
+fn build_all() -> Result<(), String> {
     setup::wasm_target()?;
     setup::node()?;
     // What is installed is what the lock file says; a second call takes a second.

@@ -51,7 +51,7 @@ export const deviceName = ({ description, vendor, architecture }: AdapterInfo): 
 export async function fitText(probe: Probe, query: FitQuery): Promise<string> {
   if (!probe.ok) return 'no WebGPU here, see “This device”';
   try {
-    return ofFit(await probe.fits(query));
+    return ofFit(await probe.fits(query), probe.software);
   } catch (error) {
     return ofError(error).title;
   }

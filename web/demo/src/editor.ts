@@ -1,4 +1,4 @@
-/** The editor: colours, masks shown as chips, and the regions that were generated. It knows no model. */
+/** The editor: colours, holes shown as chips, and the regions that were generated. It knows no model. */
 
 import { indentWithTab } from '@codemirror/commands';
 import { javascript } from '@codemirror/lang-javascript';
@@ -114,6 +114,9 @@ class MaskWidget extends WidgetType {
     dom.className = this.next ? 'mask next' : 'mask';
     dom.textContent = `hole ${this.hole}`;
     dom.title = `The model writes here (${MARKER}). Backspace takes the hole away.`;
+    // As one thing and not as two words of the text.
+    dom.setAttribute('role', 'img');
+    dom.setAttribute('aria-label', `hole ${this.hole}`);
     dom.dataset.testid = 'mask';
     return dom;
   }
@@ -247,7 +250,8 @@ export function createEditor(parent: HTMLElement, commands: EditorCommands): Edi
       theme,
       runField,
       maskField,
-      EditorView.contentAttributes.of({ 'aria-label': 'Code', 'aria-describedby': 'editor-help' }),
+      // What scrolls has to be reached with the keyboard, and not every tool knows that one can write here.
+      EditorView.contentAttributes.of({ 'aria-label': 'Code', 'aria-describedby': 'editor-help', tabindex: '0' }),
       EditorView.updateListener.of((update) => {
         if (update.docChanged) commands.changed();
       }),

@@ -150,7 +150,7 @@ if __name__ == "__main__":
   {
     name: 'JavaScript',
     language: 'javascript',
-    hint: 'Two small helpers with their insides missing. Put the cursor at the end and press Extend for a third.',
+    hint: 'Two small helpers with their insides missing. When they are filled, put the cursor at the end and press Extend for a third.',
     length: 48,
     text: `/** Calls \`fn\` once \`ms\` milliseconds have passed without another call. */
 export function debounce(fn, ms) {

@@ -5,7 +5,8 @@ import type { CachedModel, FitQuery, LoadOptions, Probe } from 'incoder';
 import { fitText } from './device.js';
 import { byId, bytes, fact, make, number } from './dom.js';
 import { droppedFiles, isModelFile, missing } from './files.js';
-import { DEMO_ADVICE, HUB_NOTE, LICENCE, isAbort, ofError, show } from './messages.js';
+import { DEMO_ADVICE, HUB_NOTE, LICENCE, isAbort, ofError, ofProbe, show } from './messages.js';
+import type { Message } from './messages.js';
 import { LoadMeter } from './progress.js';
 
 type SourceId = 'demo' | '1b' | '6b' | 'disk';
@@ -77,6 +78,8 @@ export class ModelPanel {
   private abort: AbortController | null = null;
   /** What the server has of the demo model now. */
   private demoFiles: { name: string; size: number; sha256: string }[] = [];
+  /** Why no model can be loaded here, once that is known. */
+  private hindrance: Message | null = null;
   private kept: CachedModel[] = [];
 
   private readonly load = byId('load', HTMLButtonElement);
@@ -98,6 +101,10 @@ export class ModelPanel {
     byId('cancel-load', HTMLButtonElement).addEventListener('click', () => this.abort?.abort());
     byId('unload', HTMLButtonElement).addEventListener('click', () => void this.unload());
     byId('hub-revision', HTMLInputElement).addEventListener('input', () => this.render());
+    byId('hub-form', HTMLFormElement).addEventListener('submit', (event) => {
+      event.preventDefault();
+      void this.start();
+    });
     for (const id of ['disk-files', 'disk-folder']) {
       const input = byId(id, HTMLInputElement);
       input.addEventListener('change', () => this.pick([...(input.files ?? [])]));
@@ -106,6 +113,13 @@ export class ModelPanel {
     this.render();
     void this.readManifest();
     void this.readCache();
+    void probe.then((found) => {
+      if (found.ok) return;
+      this.hindrance = ofProbe(found);
+      hooks.status(`No model can be loaded here. ${this.hindrance.title}`);
+      show(this.message, this.hindrance);
+      this.render();
+    });
   }
 
   /** The size of the demo model, from the manifest that is built with the page. */
@@ -143,8 +157,8 @@ export class ModelPanel {
   private choose(id: SourceId): void {
     this.source = id;
     byId(`source-${id}`, HTMLInputElement).checked = true;
-    show(this.message, null);
-    if (!this.engine) this.hooks.status('No model is loaded yet.');
+    show(this.message, this.hindrance);
+    if (!this.engine && !this.hindrance) this.hooks.status('No model is loaded yet.');
     this.render();
   }
 
@@ -189,10 +203,10 @@ export class ModelPanel {
     const kept = cached && !cached.complete && cached.bytes > 0;
     const lacking = this.source === 'disk' ? missing(this.files) : '';
     this.load.textContent = kept ? 'Continue loading' : `Load the ${source.title}`.replace('the In', 'In');
-    this.load.disabled = lacking !== '';
+    this.load.disabled = lacking !== '' || this.hindrance !== null;
     byId('disk-missing', HTMLElement).textContent = this.files.length > 0 ? lacking : '';
 
-    this.quick.hidden = loading || this.engine !== null;
+    this.quick.hidden = loading || this.engine !== null || this.hindrance !== null;
     this.quick.textContent = `Load the demo model${this.demoBytes > 0 ? ` (${bytes(this.demoBytes)})` : ''}`;
     this.renderCache();
     void this.renderFit();
@@ -203,7 +217,9 @@ export class ModelPanel {
     let kept = '';
     if (cached?.complete) kept = ', in this browser already';
     else if (cached && cached.bytes > 0) kept = `, ${bytes(cached.bytes)} of it here already`;
-    if (this.source === 'demo') return (this.demoBytes > 0 ? bytes(this.demoBytes) : 'unknown') + kept;
+    // Without a network the server does not tell; what was kept does.
+    const demoBytes = this.demoBytes || (cached?.complete ? cached.bytes : 0);
+    if (this.source === 'demo') return (demoBytes > 0 ? bytes(demoBytes) : 'unknown') + kept;
     if (this.source === 'disk' && this.files.length > 0) return bytes(this.files.reduce((sum, file) => sum + file.size, 0));
     return SOURCES[this.source].size + kept;
   }
@@ -247,7 +263,7 @@ export class ModelPanel {
   }
 
   private async start(): Promise<void> {
-    if (this.abort || this.engine) return;
+    if (this.abort || this.engine || this.load.disabled) return;
     const source = SOURCES[this.source];
     const abort = new AbortController();
     this.abort = abort;

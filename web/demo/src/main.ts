@@ -1,5 +1,6 @@
 /** Wiring: what the panels report becomes one state, and the state is drawn. */
 
+import { undo } from '@codemirror/commands';
 import type { EditorView } from '@codemirror/view';
 import { InCoder } from 'incoder';
 import type { Probe } from 'incoder';
@@ -114,6 +115,13 @@ byId('undo-all', HTMLButtonElement).addEventListener('click', () => {
   render();
 });
 
+// Undo works after a press of a button, too, which keeps the focus: no field of the page has text of its own to undo.
+document.addEventListener('keydown', (event) => {
+  const focused = event.target as HTMLElement;
+  if (event.defaultPrevented || focused.closest('.cm-editor, input, select')) return;
+  if ((event.ctrlKey || event.metaKey) && !event.shiftKey && event.key.toLowerCase() === 'z' && undo(view)) event.preventDefault();
+});
+
 // Examples.
 
 const choice = byId('example', HTMLSelectElement);
@@ -198,16 +206,31 @@ async function measure(): Promise<void> {
   }
   const context = engine.info.contextLength;
   const reserved = length.valueAsNumber * Math.max(1, holes);
+  // Of a text that is too long the model reads what is nearest to the holes, or to the cursor.
+  const room = context - reserved;
+  const read = Math.min(used, Math.max(0, room));
   const percent = (count: number): string => `${Math.min(100, (100 * count) / context)}%`;
   meter.hidden = false;
   meter.ariaValueMax = String(context);
-  meter.ariaValueNow = String(Math.min(used, context));
-  meter.ariaValueText = `${used} of ${context} tokens`;
-  meter.classList.toggle('over', used + reserved > context);
-  byId('meter-used', HTMLElement).style.width = percent(used);
-  byId('meter-reserved', HTMLElement).style.width = percent(Math.min(reserved, Math.max(0, context - used)));
-  caption.textContent =
-    `${number(used)} of ${number(context)} tokens` + (used + reserved > context ? ', too little room for the length' : '');
+  meter.ariaValueNow = String(read);
+  meter.classList.toggle('over', room < LEAST_ROOM);
+  byId('meter-used', HTMLElement).style.width = percent(read);
+  byId('meter-reserved', HTMLElement).style.width = percent(Math.min(reserved, Math.max(0, context - read)));
+  caption.textContent = meterText(used, room, context, holes);
+  meter.ariaValueText = caption.textContent;
+}
+
+/** Tokens that have to be left for the text, or nothing can be said about it. */
+const LEAST_ROOM = 16;
+
+function meterText(used: number, room: number, context: number, holes: number): string {
+  if (room < LEAST_ROOM) {
+    const what = holes > 1 ? `${number(holes)} holes of this length leave` : 'This length leaves';
+    return `${what} no room for the text: the model holds ${number(context)} tokens`;
+  }
+  if (used <= room) return `${number(used)} of ${number(context)} tokens`;
+  const where = holes > 1 ? 'to the holes' : holes === 1 ? 'to the hole' : 'before the cursor';
+  return `${number(used)} tokens; the model reads about ${number(room)}, those nearest ${where}`;
 }
 
 // The model and the device.
@@ -241,6 +264,9 @@ followTheme();
 if (/Mac|iPhone|iPad/.test(navigator.platform)) {
   for (const key of document.querySelectorAll('kbd.mod, #word-key')) key.textContent = '⌘';
 }
+
+// From the second visit on the page opens without a network, too. A browser that forbids it loses nothing else.
+if (import.meta.env.PROD) void navigator.serviceWorker?.register('./offline.js').catch(() => undefined);
 
 open(0);
 window.incoderDemo = {

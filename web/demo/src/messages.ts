@@ -74,7 +74,7 @@ const ERRORS: Record<InCoderError['code'], Message> = {
   },
   CONTEXT_OVERFLOW: {
     title: 'The text is longer than what the model can read at once.',
-    advice: 'Shorten the text, or set a smaller length.',
+    advice: 'What stands between the holes has to fit: shorten it, take a hole away, or set a smaller length.',
   },
   INVALID_ARGUMENT: {
     title: 'The engine refused this text or setting.',
@@ -155,9 +155,10 @@ export function limit(name: string, value: number): string {
   return name.endsWith('Size') ? bytes(value) : number(value);
 }
 
-/** Whether a model fits, in a sentence. */
-export function ofFit(fit: Fit): string {
-  if (fit.fits) return `fits, ${bytes(fit.gpuBytes)} of GPU memory`;
+/** Whether a model fits, in a sentence. Browsers tell the limits of a GPU, and not how much of its memory is free. */
+export function ofFit(fit: Fit, software: boolean): string {
+  const memory = software ? 'main memory' : 'GPU memory';
+  if (fit.fits) return `within the limits; takes ${bytes(fit.gpuBytes)} of ${memory}`;
   const blockers = fit.blockers.map(
     ({ limit: name, need, have }) => `${LIMITS[name] ?? name}: needs ${limit(name, need)}, has ${limit(name, have)}`,
   );

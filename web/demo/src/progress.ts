@@ -37,7 +37,8 @@ export class LoadMeter {
     this.shares.set(phase, total > 0 ? done / total : 1);
     this.draw(phase);
     if (phase !== 'download') return;
-    const how = progress.cached ? ' (kept in this browser)' : progress.resumed ? ' (continued)' : '';
+    let how = progress.cached ? ' (kept in this browser)' : progress.resumed ? ' (continued)' : '';
+    if (progress.waiting) how = ' (by another tab, whose download this one shares)';
     byId('load-bytes', HTMLElement).textContent = `${bytes(done)} of ${bytes(total)}${how}`;
     const running = done < total && progress.rate !== undefined;
     byId('load-rate', HTMLElement).textContent = running ? `${bytes(progress.rate ?? 0)}/s` : '';

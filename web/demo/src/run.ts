@@ -170,7 +170,7 @@ export class Runner {
   async infill(engine: InCoder, settings: RunSettings): Promise<void> {
     const text = this.view.state.doc.toString();
     const holes = markers(text);
-    if (holes.length === 0) return this.say('There is no hole. Put the cursor where one should be and press Add mask.');
+    if (holes.length === 0) return this.say('There is no hole. Put the cursor where one should be and press Add hole.');
     await this.run(holes, MARKER, settings, async (options, onEvent) => {
       const input = { text, marker: MARKER };
       const infilling = await drain(engine.infillStream(input, options), onEvent);

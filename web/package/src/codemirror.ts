@@ -216,10 +216,8 @@ class Requester implements PluginValue {
     if (!before && !update.docChanged && !update.selectionSet) return;
     this.cancel();
     this.live.textContent = '';
-    const typed = update.transactions.some(
-      (tr) =>
-        tr.docChanged && tr.annotation(taken) === undefined && (tr.isUserEvent('input') || tr.isUserEvent('delete')),
-    );
+    // A suggestion that was taken is text like any other, after which the next one may come.
+    const typed = update.transactions.some((tr) => tr.docChanged && (tr.isUserEvent('input') || tr.isUserEvent('delete')));
     if (typed && this.settings.automatic !== false) this.schedule();
   }
 

@@ -56,7 +56,7 @@ function made(make: () => Worker): Worker {
 export function workerFailure(message: string | undefined): InCoderError {
   const why =
     'the worker did not start: worker.js has to lie beside the package (bundlers other than Vite and webpack: see "Bundlers" in the ' +
-    `readme), and the page's content security policy has to allow it (worker-src). Otherwise ${INSTEAD}`;
+    `README), and the page's content security policy has to allow it (worker-src). Otherwise ${INSTEAD}`;
   return new InCoderError('WORKER_FAILED', message || why);
 }
 

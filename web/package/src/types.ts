@@ -178,9 +178,9 @@ export type InfillInput =
 
 /** Where the time went. */
 export interface Timings {
-  /** Until the prompt was in the KV cache. */
+  /** Computing prompts, all of them together: each further hole has one of its own. */
   promptMs: number;
-  /** Until the first token. */
+  /** From the call to the first token of all. */
   ttftMs: number;
   decodeMs: number;
   tokensPerSecond: number;

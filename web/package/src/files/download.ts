@@ -216,7 +216,7 @@ export class Download implements ModelFile {
   async #put(index: number, buffer: Uint8Array<ArrayBuffer>): Promise<void> {
     const bytes = buffer.subarray(0, this.parts.length(this.file, index));
     await this.parts.put(this.file, index, bytes).catch(async (error: unknown) => {
-      throw await writeError(error, bytes.length + this.progress.missing);
+      throw await writeError(error, this.progress.unkept(this.file.name, this.#kept));
     });
     this.http.signal.throwIfAborted();
   }

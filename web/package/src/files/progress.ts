@@ -40,6 +40,11 @@ export class Progress {
     return this.total - this.#done;
   }
 
+  /** Bytes that are still to be kept, of a file of which `kept` are: some may have come and not been written yet. */
+  unkept(name: string, kept: number): number {
+    return this.missing + (this.#files.get(name)?.done ?? kept) - kept;
+  }
+
   /** Bytes of a file that are here; `received` of them came from the network just now. */
   set(name: string, done: number, received: number): void {
     const file = this.#files.get(name);
