@@ -151,11 +151,11 @@ fn branches(plans: [&mut Plan; 2], [prompt, room]: [usize; 2], sampler: &mut Sam
         }
         let ends = |column: &Column| stops.contains(&column.token);
         if left > 0 && columns.iter().any(ends) {
-            let longer: Vec<Vec<u32>> =
-                live.iter().zip(&columns).map(|(&i, column)| [&texts[i][..], &[column.token]].concat()).collect();
-            let contexts: Vec<[&[u32]; 2]> = longer.iter().map(|text| [&[7][..], &text[..]]).collect();
-            let choosing = Choosing { contexts: &contexts, ..choosing };
-            let idle = block_on(plan.next(&columns, 0, &choosing)).unwrap();
+            // What the step behind was begun with: the texts have grown by what was chosen.
+            let grown = live.iter().zip(&columns).map(|(&i, column)| [&texts[i][..], &[column.token]].concat());
+            let grown: Vec<Vec<u32>> = grown.collect();
+            let contexts: Vec<[&[u32]; 2]> = grown.iter().map(|text| [&[7][..], &text[..]]).collect();
+            let idle = block_on(plan.next(&columns, 0, &Choosing { contexts: &contexts, ..choosing })).unwrap();
             assert!(idle.iter().all(|told| *told == Told::default()), "a step after the end of a text: {idle:?}");
         }
         live.iter().zip(&columns).for_each(|(&i, column)| texts[i].push(column.token));
