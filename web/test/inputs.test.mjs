@@ -4,8 +4,10 @@ import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { parseJson } from '../package/dist/files/http.js';
 import { Form } from '../package/dist/form.js';
-import { file, openPage, serveModels } from './page.mjs';
+import { file, openPage, pour, serveModels } from './page.mjs';
 import { browser } from './support.mjs';
+
+const ORACLE = 'crates/incoder/tests/oracle/';
 
 let server;
 let chromium;
@@ -142,4 +144,36 @@ test('configs as the ecosystem writes them: taken and refused as by the command 
       assert.ok(message.includes(refused), `${texts[i]}: ${message}`);
     }
   }
+});
+
+test('a folder as the ecosystem writes it: byte-order marks, NaN, lists, an index and shards, unknown fields', async () => {
+  const own = JSON.parse(file(`${ORACLE}tiny-a/config.json`));
+  const config = { ...own, eos_token_id: [own.eos_token_id], torch_dtype: 'float16', dtype: 'float16', quantization_config: null, layerdrop: 'NAN' };
+  const weights = file(`${ORACLE}tiny-a/model.fp16.safetensors`);
+  const names = Object.keys(JSON.parse(weights.subarray(8, 8 + Number(weights.readBigUInt64LE(0))))).filter((name) => name !== '__metadata__');
+  const index = { metadata: { total_size: 'NAN', x: 'INFINITY' }, weight_map: Object.fromEntries(names.map((name) => [name, 'a-00001-of-00001.safetensors'])) };
+  const python = (value) => `\ufeff${JSON.stringify(value, null, 2).replaceAll('"NAN"', 'NaN').replaceAll('"INFINITY"', '-Infinity')}\r\n`;
+  const files = {
+    'config.json': python(config),
+    'tokenizer.json': `\ufeff${file(`${ORACLE}tok-512/tokenizer.json`)}`,
+    'model.safetensors.index.json': python(index),
+    'a-00001-of-00001.safetensors': weights,
+  };
+  server.fault = (path, request, response) => {
+    if (!path.startsWith('/theirs/')) return false;
+    const bytes = files[path.slice('/theirs/'.length)];
+    if (bytes === undefined) response.writeHead(404).end();
+    else void pour(request, response, Buffer.byteLength(bytes), (from, to) => Buffer.from(bytes).subarray(from, to));
+    return true;
+  };
+  const [ours, theirs] = await page.evaluate(async () => {
+    const texts = [];
+    for (const name of ['tiny-a', 'theirs']) {
+      const { value, message } = await outcome(load(name, { contextLength: 64 }));
+      texts.push(value ? (await value.generate('class A:', { maxTokens: 8, temperature: 0 })).ids : message);
+      await value?.dispose();
+    }
+    return texts;
+  });
+  assert.deepEqual(theirs, ours);
 });
