@@ -390,7 +390,8 @@ test('a hole begins some lines early, and ends where a line does', async () => {
     return { published: await typed(0), back: await typed(8), line: await model.infill({ prefix, suffix }, { ...options, end: 'line' }) };
   });
   const computed = ({ promptTokens, cachedTokens }) => promptTokens - cachedTokens;
-  assert.ok(computed(back) < 12 && computed(published) > 100, `${computed(back)} and ${computed(published)} tokens`);
+  // What stands after the cursor has 80 tokens.
+  assert.ok(computed(back) < 12 && computed(published) > 80, `${computed(back)} and ${computed(published)} tokens`);
   assert.ok(!line.infills[0].text.includes('\n'));
 });
 

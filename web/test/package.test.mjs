@@ -190,6 +190,7 @@ const TYPED = `
 import { InCoder, InCoderError } from 'incoder';
 import type { ErrorCode, Fit, Infilling, LoadProgress, Probe, TokenEvent } from 'incoder';
 import { ghostText } from 'incoder/codemirror';
+import { infillSource, trimOverlap, type Complete } from 'incoder/ghost';
 import { EditorView } from '@codemirror/view';
 
 let loaded: InCoder | null = null;
@@ -213,6 +214,9 @@ export async function complete(prefix: string, suffix: string): Promise<Infillin
     throw error;
   }
 }
+
+export const source: Complete = infillSource(() => loaded, { singleLine: true });
+export const rest: string = trimOverlap('a)', ')');
 
 // What may be undefined is handed on as it is, with exactOptionalPropertyTypes too.
 export async function maybe(model: InCoder, signal?: AbortSignal, suffix?: string, options?: { maxTokens?: number }): Promise<void> {

@@ -35,10 +35,19 @@ fn build_all() -> Result<(), String> {
     setup::node()?;
     // What is installed is what the lock file says; a second call takes a second.
     run::show(&mut npm(&["ci", "--no-audit", "--no-fund", "--prefer-offline"]))?;
+    clear(Path::new("web/package/dist"))?;
     engine()?;
     run::show(&mut npm(&["exec", "--workspace", "package", "--", "tsc"]))?;
     run::show(&mut npm(&["exec", "--workspace", "demo", "--", "tsc"]))?;
     run::show(&mut npm(&["exec", "--workspace", "demo", "--", "vite", "build"]))
+}
+
+/// TypeScript takes nothing away: what a source left behind that is gone would be packed.
+fn clear(folder: &Path) -> Result<(), String> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(format!("{}: {error}", folder.display())),
+        _ => Ok(()),
+    }
 }
 
 /// web/engine as wasm: what TypeScript sees in `web/package/src/wasm`, what is shipped in `web/package/dist/wasm`.

@@ -205,31 +205,24 @@ async function measure(): Promise<void> {
     return;
   }
   const context = engine.info.contextLength;
-  const reserved = length.valueAsNumber * Math.max(1, holes);
-  // Of a text that is too long the model reads what is nearest to the holes, or to the cursor.
+  // Each hole is filled by itself, with what is around it in view; a new text has at most half of the context kept for it.
+  const reserved = Math.min(length.valueAsNumber, context / 2);
+  // Of a text that is too long the model reads what is nearest to the hole, or to the cursor.
   const room = context - reserved;
-  const read = Math.min(used, Math.max(0, room));
+  const read = Math.min(used, room);
   const percent = (count: number): string => `${Math.min(100, (100 * count) / context)}%`;
   meter.hidden = false;
   meter.ariaValueMax = String(context);
   meter.ariaValueNow = String(read);
-  meter.classList.toggle('over', room < LEAST_ROOM);
   byId('meter-used', HTMLElement).style.width = percent(read);
-  byId('meter-reserved', HTMLElement).style.width = percent(Math.min(reserved, Math.max(0, context - read)));
+  byId('meter-reserved', HTMLElement).style.width = percent(Math.min(reserved, context - read));
   caption.textContent = meterText(used, room, context, holes);
   meter.ariaValueText = caption.textContent;
 }
 
-/** Tokens that have to be left for the text, or nothing can be said about it. */
-const LEAST_ROOM = 16;
-
 function meterText(used: number, room: number, context: number, holes: number): string {
-  if (room < LEAST_ROOM) {
-    const what = holes > 1 ? `${number(holes)} holes of this length leave` : 'This length leaves';
-    return `${what} no room for the text: the model holds ${number(context)} tokens`;
-  }
   if (used <= room) return `${number(used)} of ${number(context)} tokens`;
-  const where = holes > 1 ? 'to the holes' : holes === 1 ? 'to the hole' : 'before the cursor';
+  const where = holes > 1 ? 'to each hole' : holes === 1 ? 'to the hole' : 'before the cursor';
   return `${number(used)} tokens; the model reads about ${number(room)}, those nearest ${where}`;
 }
 

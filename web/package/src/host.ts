@@ -3,6 +3,7 @@
 import { InCoderError } from './errors.js';
 import { openFolder } from './files/folder.js';
 import { keepTuning, keptTuning } from './files/tuning.js';
+import { Form } from './form.js';
 import { describe, openingDevice, requireAdapter } from './gpu.js';
 import type { Calls, Failure, Infill, LoadRequest, Loaded, Method, ToClient, ToHost } from './protocol.js';
 import type { AdapterSpeed, Candidate, Generation, Infilling, LoadProgress, Score, TokenEvent } from './types.js';
@@ -118,10 +119,15 @@ export class Host {
       case 'generate': {
         const [prompt, options] = args as Calls['generate'];
         return this.#timed(call, options.maxTimeMs, new CancelFlag(), async (flag) => {
-          const json = Array.isArray(prompt)
-            ? await engine.generateIds(Uint32Array.from(prompt), making(options), flag, tell(emit))
-            : await engine.generate(prompt, making(options), flag, tell(emit));
-          return whole(JSON.parse(json) as Omit<Generation, keyof Candidate>);
+          if (Array.isArray(prompt)) {
+            const json = await engine.generateIds(Uint32Array.from(prompt), making(options), flag, tell(emit));
+            return whole(JSON.parse(json) as Omit<Generation, keyof Candidate>);
+          }
+          const form = Form.of([prompt]);
+          const [shown = ''] = form.partsToModel([prompt]);
+          const json = await engine.generate(shown, making(options, form), flag, tell(emit, form));
+          const made = JSON.parse(json) as Omit<Generation, keyof Candidate>;
+          return whole({ ...made, candidates: made.candidates.map(inForm(form)) });
         }, () => whole(NOTHING));
       }
       case 'infill': {
@@ -210,7 +216,15 @@ const supersedes = (args: Calls[Method]): boolean => {
   return typeof options === 'object' && options !== null && 'supersede' in options && options.supersede === true;
 };
 
-const tell = (emit: (event: TokenEvent) => void) => (json: string) => emit(JSON.parse(json) as TokenEvent);
+const tell = (emit: (event: TokenEvent) => void, form?: Form) => (json: string) => {
+  const event = JSON.parse(json) as TokenEvent;
+  emit(form ? inForm(form)(event) : event);
+};
+
+/** What the model wrote, as the document has it. */
+const inForm =
+  (form: Form) =>
+  <T extends { text: string }>(made: T): T => ({ ...made, text: form.toDocument(made.text) });
 
 /** Loads a model: download, compile and upload overlap; the GPU's part is the engine's. */
 async function load(
@@ -277,8 +291,10 @@ async function measure({ wasm: source }: { wasm?: WasmSource }): Promise<Adapter
 }
 
 /** The options that the engine knows. */
-function making(options: Infill): string {
+function making(options: Infill, form?: Form): string {
   const { maxTimeMs: _time, supersede: _supersede, ...rest } = options;
+  if (form && rest.stop) rest.stop = rest.stop.map((stop) => form.toModel(stop));
+  if (form && rest.begun !== undefined) rest.begun = form.toModel(rest.begun);
   return JSON.stringify(rest);
 }
 
@@ -322,17 +338,20 @@ async function infill(
   emit: (event: TokenEvent) => void,
 ): Promise<Infilling> {
   const made: Infilling[] = [];
+  const form = Form.of([...parts, options.begun ?? '']);
+  const shown = form.partsToModel(parts);
   for (let i = 0; i < candidates; i++) {
     const one = { ...options, seed: (options.seed ?? 0) + i };
     // Only the first candidate streams: the events of several would run into each other.
-    const json = await engine.infill(parts, making(one), flag, i === 0 ? tell(emit) : () => undefined).catch((error: unknown) => {
+    const told = i === 0 ? tell(emit, form) : () => undefined;
+    const json = await engine.infill(shown, making(one, form), flag, told).catch((error: unknown) => {
       // No time is left for this candidate; those before it are kept.
       if (i > 0 && cancelled(error)) return JSON.stringify(unfilled(parts, options.begun));
       throw withAdvice(error);
     });
     const filled = JSON.parse(json) as Infilling;
-    const text = filledText(parts, filled.infills, options.begun);
-    made.push({ ...filled, parts, text });
+    const infills = filled.infills.map(inForm(form));
+    made.push({ ...filled, parts, infills, text: filledText(parts, infills, options.begun) });
   }
   const [first, ...alternatives] = made as [Infilling, ...Infilling[]];
   return alternatives.length > 0 ? { ...first, alternatives } : first;

@@ -217,6 +217,9 @@ export function parseJson(text: string, file: string, url = ''): unknown {
   try {
     return JSON.parse(text);
   } catch (error) {
+    // Python's json module writes numbers that JSON does not have; nothing that is read here is one of them.
+    const strict = text.replace(/"(?:[^"\\]|\\.)*"|-?\b(?:NaN|Infinity)\b/g, (found) => (found.startsWith('"') ? found : 'null'));
+    if (strict !== text) return parseJson(strict, file, url);
     const cause = error instanceof Error ? error.message : String(error);
     throw new InCoderError('BAD_CHECKPOINT', `${file} is not JSON: ${cause}`, { file, url });
   }
