@@ -9,6 +9,9 @@ const MARK = '\ufeff';
 export class Form {
   private constructor(private readonly end: '\n' | '\r\n' | '\r') {}
 
+  /** Nothing is changed. */
+  static readonly asItIs = new Form('\n');
+
   /** The form of a document in parts. */
   static of(parts: string[]): Form {
     const count = (pattern: RegExp) => parts.reduce((sum, part) => sum + (part.match(pattern)?.length ?? 0), 0);

@@ -123,11 +123,8 @@ export class Host {
             const json = await engine.generateIds(Uint32Array.from(prompt), making(options), flag, tell(emit));
             return whole(JSON.parse(json) as Omit<Generation, keyof Candidate>);
           }
-          const form = Form.of([prompt]);
-          const [shown = ''] = form.partsToModel([prompt]);
-          const json = await engine.generate(shown, making(options, form), flag, tell(emit, form));
-          const made = JSON.parse(json) as Omit<Generation, keyof Candidate>;
-          return whole({ ...made, candidates: made.candidates.map(inForm(form)) });
+          const json = await engine.generate(prompt, making(options), flag, tell(emit));
+          return whole(JSON.parse(json) as Omit<Generation, keyof Candidate>);
         }, () => whole(NOTHING));
       }
       case 'infill': {
@@ -333,13 +330,13 @@ function filledText(parts: string[], infills: Candidate[], begun = ''): string {
 async function infill(
   engine: Model['engine'],
   parts: string[],
-  { candidates = 1, ...options }: Infill,
+  { candidates = 1, published = false, ...options }: Infill,
   flag: import('./wasm/incoder.js').CancelFlag,
   emit: (event: TokenEvent) => void,
 ): Promise<Infilling> {
   const made: Infilling[] = [];
-  const form = Form.of([...parts, options.begun ?? '']);
-  const shown = form.partsToModel(parts);
+  const form = published ? Form.asItIs : Form.of([...parts, options.begun ?? '']);
+  const shown = published ? parts : form.partsToModel(parts);
   for (let i = 0; i < candidates; i++) {
     const one = { ...options, seed: (options.seed ?? 0) + i };
     // Only the first candidate streams: the events of several would run into each other.

@@ -127,7 +127,7 @@ export class InCoder {
     return this.#losses.next;
   }
 
-  /** Continues `prompt`: a text, or token ids, taken as they are. */
+  /** Continues `prompt`: a text or token ids. The model is shown either exactly as it is. */
   async generate(prompt: string | number[], options: GenerateOptions = {}): Promise<Generation> {
     const { plain, ...rest } = split(checked('generate', options));
     return this.#connection.call('generate', [textOrIds('the prompt', prompt), plain], rest);
@@ -138,7 +138,7 @@ export class InCoder {
     const { parts, ...begun } = holes(input);
     const { plain, ...rest } = split(checked('infill', options));
     // A list of parts is the published form's input, and gets its prompt.
-    const published = 'parts' in input && input.parts !== undefined && { lookback: 0 };
+    const published = 'parts' in input && input.parts !== undefined && { lookback: 0, published: true };
     return this.#connection.call('infill', [parts, { ...published, ...plain, ...begun }], rest);
   }
 

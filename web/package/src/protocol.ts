@@ -7,8 +7,11 @@ import type { AdapterInfo, GenerateOptions, InfillOptions, LoadOptions, LoadProg
 /** Options without what cannot be cloned; aborts travel as `Cancel`. */
 export type Plain<T> = Omit<T, 'signal' | 'onToken' | 'onProgress'>;
 
-/** How holes are filled, and what the first one begins with. */
-export type Infill = Plain<InfillOptions> & { begun?: string };
+/**
+ * How holes are filled, what the first one begins with, and whether the parts are the published form's: shown to the model
+ * exactly as they are.
+ */
+export type Infill = Plain<InfillOptions> & { begun?: string; published?: boolean };
 
 /** How the model is loaded, on the host's side. */
 export type LoadRequest = Omit<Plain<LoadOptions>, 'baseUrl' | 'files' | 'worker' | 'wasm'> & {

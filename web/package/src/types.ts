@@ -173,7 +173,10 @@ export type InfillInput =
        */
       begun?: string | undefined;
     }
-  | { parts: string[] }
+  | {
+      /** The texts around the holes, in the published form: shown to the model exactly as they are, line ends included. */
+      parts: string[];
+    }
   | { text: string; /** `<infill>` */ marker?: string | undefined };
 
 /** Where the time went. */
