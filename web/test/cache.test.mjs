@@ -7,7 +7,7 @@ import { after, afterEach, before, beforeEach, test } from 'node:test';
 import { file, inWorkers, openPage, pour, serveModels } from './page.mjs';
 import { browser } from './support.mjs';
 
-const ORACLE = 'crates/incoder/tests/oracle/';
+const ORACLE = 'tests/oracle/';
 const TINY = {
   'config.json': file(`${ORACLE}tiny-a/config.json`),
   'tokenizer.json': file(`${ORACLE}tok-512/tokenizer.json`),

@@ -323,7 +323,7 @@ test('two models at once: each on its own device', async () => {
 
 /** The oracle's tiny model made large: the same tensors with other sizes, and weights that follow from their place. */
 function largeModel({ layers, d, f, vocab }) {
-  const small = file('crates/incoder/tests/oracle/tiny-a/model.fp16.safetensors');
+  const small = file('tests/oracle/tiny-a/model.fp16.safetensors');
   const tensors = JSON.parse(small.subarray(8, 8 + Number(small.readBigUInt64LE(0))));
   const sizes = { 64: d, 256: f, 512: vocab };
   const header = {};
@@ -345,7 +345,7 @@ function largeModel({ layers, d, f, vocab }) {
   // 0.001 and -0.001, again and again.
   const chunk = Buffer.alloc(1 << 20, Uint8Array.of(0x19, 0x14, 0x19, 0x94));
   const bytes = (from, to) => (from < head.length ? head.subarray(from, Math.min(to, head.length)) : chunk.subarray(from % 4, Math.min(chunk.length, (from % 4) + to - from)));
-  const config = { ...JSON.parse(file('crates/incoder/tests/oracle/tiny-a/config.json')), num_layers: layers, d_model: d, ffn_dim: f, vocab_size: vocab, attention_heads: 32 };
+  const config = { ...JSON.parse(file('tests/oracle/tiny-a/config.json')), num_layers: layers, d_model: d, ffn_dim: f, vocab_size: vocab, attention_heads: 32 };
   return { size: head.length + end, bytes, config };
 }
 
@@ -354,7 +354,7 @@ test('a model of 500 MB takes less than 128 MB of wasm heap', async () => {
   assert.ok(size > 500e6, String(size));
   server.fault = (path, request, response) => {
     if (path === '/large/config.json') return response.end(JSON.stringify(config)), true;
-    if (path === '/large/tokenizer.json') return response.end(file('crates/incoder/tests/oracle/tok-512/tokenizer.json')), true;
+    if (path === '/large/tokenizer.json') return response.end(file('tests/oracle/tok-512/tokenizer.json')), true;
     if (path !== '/large/model.safetensors') return false;
     void pour(request, response, size, bytes);
     return true;

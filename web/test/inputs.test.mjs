@@ -7,7 +7,7 @@ import { Form } from '../package/dist/form.js';
 import { file, openPage, pour, serveModels } from './page.mjs';
 import { browser } from './support.mjs';
 
-const ORACLE = 'crates/incoder/tests/oracle/';
+const ORACLE = 'tests/oracle/';
 
 let server;
 let chromium;

@@ -54,12 +54,12 @@ const CONSTANTS = {
   fill: [{}],
 };
 
-const read = (name) => file(`crates/incoder/shaders/${name}.wgsl`).toString();
+const read = (name) => file(`shaders/${name}.wgsl`).toString();
 /** Where arrays may lie: each goes before every kernel of the model. */
 const ARRAYS = ['arrays_in_buffers', 'arrays_in_textures', 'arrays_in_storage_textures'];
 /** Who reads inputs: either goes before, too. */
 const INPUTS = ['inputs_read_alone', 'inputs_read_together'];
-const KERNELS = readdirSync(join(ROOT, 'crates/incoder/shaders'))
+const KERNELS = readdirSync(join(ROOT, 'shaders'))
   .map((name) => name.replace('.wgsl', ''))
   .filter((name) => ![...ARRAYS, ...INPUTS, 'step', 'octets'].includes(name));
 

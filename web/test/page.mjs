@@ -4,13 +4,13 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { ROOT, serve } from './support.mjs';
 
-const ORACLE = 'crates/incoder/tests/oracle/';
+const ORACLE = 'tests/oracle/';
 
 /** What is served where. */
 export const FOLDERS = {
   '/': 'web/test/page',
   '/package/': 'web/package/dist',
-  '/shaders/': 'crates/incoder/shaders',
+  '/shaders/': 'shaders',
   '/demo/': 'examples/demo-model/weights',
   '/tiny-a/': `${ORACLE}tiny-a`,
   '/tiny-a/model.safetensors': `${ORACLE}tiny-a/model.fp16.safetensors`,

@@ -6,7 +6,7 @@ import { after, afterEach, before, test } from 'node:test';
 import { file, openPage, serveModels } from './page.mjs';
 import { browser } from './support.mjs';
 
-const ORACLE = 'crates/incoder/tests/oracle/';
+const ORACLE = 'tests/oracle/';
 const TINY = {
   'config.json': file(`${ORACLE}tiny-a/config.json`),
   'tokenizer.json': file(`${ORACLE}tok-512/tokenizer.json`),

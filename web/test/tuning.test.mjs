@@ -46,7 +46,7 @@ async function open() {
     const name = path.slice('/broken/'.length);
     const found = { 'config.json': 'tiny-a/config.json', 'model.safetensors': 'tiny-a/model.fp16.safetensors' }[name];
     if (!found && name !== 'tokenizer.json') return response.writeHead(404).end(), true;
-    const body = found ? file(`crates/incoder/tests/oracle/${found}`) : Buffer.from('{}');
+    const body = found ? file(`tests/oracle/${found}`) : Buffer.from('{}');
     void pour(request, response, body.length, (from, to) => body.subarray(from, to));
     return true;
   };

@@ -1,12 +1,12 @@
 //! A conversation with a model: the context it holds, and the KV cache that makes the next call cheap.
 
-use crate::backend::Backend;
-use crate::config::Config;
+use crate::checkpoint::config::Config;
+use crate::decode::sampling::{Draw, Sampler};
+use crate::decode::speculative::Experience;
+use crate::engine::backend::Backend;
+use crate::engine::forward::{Column, Kv};
+use crate::engine::{Choosing, KernelTime};
 use crate::error::{Error, Result};
-use crate::forward::{Column, Kv};
-use crate::lookup::Experience;
-use crate::model::{Choosing, KernelTime};
-use crate::sample::{Draw, Sampler};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use web_time::Instant;
@@ -99,7 +99,7 @@ pub struct Session {
     overflow: Option<Error>,
     /// When the last step of [`Session::decode`] was done.
     decoded: Option<Instant>,
-    /// Of drafts, for [`crate::lookup`].
+    /// Of drafts, for [`crate::decode::speculative`].
     pub(crate) experience: Experience,
 }
 

@@ -1,14 +1,15 @@
 //! A model folder → its tensors by name, read by rows so that host memory does not grow with the model.
 
+pub mod config;
+pub mod json;
 mod safetensors;
 mod source;
 mod torch;
 
 pub use source::{BoxFuture, Folder, MemoryFolder, Source};
 
-use crate::config::Config;
+use crate::checkpoint::config::Config;
 use crate::error::{Error, Result};
-use crate::json;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use std::collections::{BTreeMap, BTreeSet};

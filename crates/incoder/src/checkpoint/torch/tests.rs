@@ -9,7 +9,7 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 
 fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle/torch-formats")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/oracle/torch-formats")
 }
 
 fn expected() -> Value {

@@ -1,0 +1,269 @@
+//! The model in plain single precision on the CPU: the oracle of every kernel, and the engine of a machine without a GPU.
+//!
+//! Source: `XGLMForCausalLM` of Hugging Face transformers 4.46. Written to be read: one loop for each line of the paper's
+//! arithmetic, no blocking, no threads.
+
+use crate::checkpoint::config::Config;
+use crate::engine::forward::{Column, Kv, sinusoids};
+use crate::engine::tensors::Tensors;
+use crate::error::{Error, Result};
+
+/// y = W x + b for W [outputs, inputs].
+#[derive(Debug)]
+pub(crate) struct Linear {
+    /// [outputs, inputs], row-major.
+    pub weight: Vec<f32>,
+    /// [outputs].
+    pub bias: Vec<f32>,
+}
+
+impl Linear {
+    async fn load(tensors: &Tensors, name: &str, outputs: usize) -> Result<Self> {
+        let weight = tensors.rows(&format!("{name}.weight"), 0..outputs).await?;
+        let bias = tensors.rows(&format!("{name}.bias"), 0..1).await?;
+        Ok(Self { weight, bias })
+    }
+
+    /// [outputs] of one input row.
+    pub fn apply(&self, x: &[f32]) -> Vec<f32> {
+        let rows = self.weight.chunks_exact(x.len());
+        rows.zip(&self.bias).map(|(row, bias)| dot(row, x) + bias).collect()
+    }
+}
+
+/// Scale and shift of a layer norm, both [d_model].
+#[derive(Debug)]
+pub(crate) struct Norm {
+    /// [d_model].
+    pub weight: Vec<f32>,
+    /// [d_model].
+    pub bias: Vec<f32>,
+}
+
+impl Norm {
+    async fn load(tensors: &Tensors, name: &str) -> Result<Self> {
+        let weight = tensors.rows(&format!("{name}.weight"), 0..1).await?;
+        let bias = tensors.rows(&format!("{name}.bias"), 0..1).await?;
+        Ok(Self { weight, bias })
+    }
+
+    /// Layer norm of one row: eps 1e-5, biased variance.
+    pub fn apply(&self, x: &[f32]) -> Vec<f32> {
+        let n = x.len() as f32;
+        let mean = x.iter().sum::<f32>() / n;
+        let variance = x.iter().map(|v| (v - mean) * (v - mean)).sum::<f32>() / n;
+        let scale = 1.0 / (variance + 1e-5).sqrt();
+        x.iter().zip(&self.weight).zip(&self.bias).map(|((v, w), b)| (v - mean) * scale * w + b).collect()
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Layer {
+    pub attention_norm: Norm,
+    pub query: Linear,
+    pub key: Linear,
+    pub value: Linear,
+    pub out: Linear,
+    pub ffn_norm: Norm,
+    pub fc1: Linear,
+    pub fc2: Linear,
+    /// [capacity, d_model] each.
+    keys: Vec<f32>,
+    values: Vec<f32>,
+}
+
+/// A loaded model on the CPU with its KV cache.
+#[derive(Debug)]
+pub(crate) struct Reference {
+    config: Config,
+    kv: Kv,
+    capacity: usize,
+    /// [vocab, d_model], also the head unless that is its own.
+    embedding: Vec<f32>,
+    /// [vocab, d_model]; empty where it is the embedding.
+    head: Vec<f32>,
+    positions: Vec<f32>,
+    pub layers: Vec<Layer>,
+    pub final_norm: Norm,
+}
+
+impl Reference {
+    /// Reads the weights, exact in f32, and makes room for `capacity` tokens.
+    pub async fn load(
+        config: &Config,
+        tensors: &Tensors,
+        capacity: usize,
+        kv: Kv,
+        loaded: &mut dyn FnMut(u64),
+    ) -> Result<Self> {
+        let (d, f) = (config.d_model, config.ffn_dim);
+        check_room(capacity.saturating_mul(d).saturating_mul(2 * config.num_layers + 1))?;
+        let embedding = tensors.rows("embed_tokens.weight", 0..config.vocab_size).await?;
+        let head = match config.tie_word_embeddings {
+            true => Vec::new(),
+            false => tensors.rows(config.head_name(), 0..config.vocab_size).await?,
+        };
+        loaded((embedding.len() + head.len()) as u64);
+        let mut layers = Vec::with_capacity(config.num_layers);
+        for i in 0..config.num_layers {
+            let at = |name: &str| format!("layers.{i}.{name}");
+            layers.push(Layer {
+                attention_norm: Norm::load(tensors, &at("self_attn_layer_norm")).await?,
+                query: Linear::load(tensors, &at("self_attn.q_proj"), d).await?,
+                key: Linear::load(tensors, &at("self_attn.k_proj"), d).await?,
+                value: Linear::load(tensors, &at("self_attn.v_proj"), d).await?,
+                out: Linear::load(tensors, &at("self_attn.out_proj"), d).await?,
+                ffn_norm: Norm::load(tensors, &at("final_layer_norm")).await?,
+                fc1: Linear::load(tensors, &at("fc1"), f).await?,
+                fc2: Linear::load(tensors, &at("fc2"), d).await?,
+                keys: vec![0.0; capacity * d],
+                values: vec![0.0; capacity * d],
+            });
+            loaded((4 * d * d + 2 * d * f) as u64);
+        }
+        Ok(Self {
+            config: config.clone(),
+            kv: kv.first(),
+            capacity,
+            embedding,
+            head,
+            positions: sinusoids(0..capacity, d),
+            layers,
+            final_norm: Norm::load(tensors, "layer_norm").await?,
+        })
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// How keys and values are stored.
+    pub fn kv(&self) -> Kv {
+        self.kv
+    }
+
+    /// Keys and values are stored in fp32 from here on; those that are there were rounded.
+    pub fn widen(&mut self) {
+        self.kv = Kv::F32;
+    }
+
+    /// One step: appends every column to the cache; the logits [vocab] after each of the last `logits` columns.
+    ///
+    /// # Errors
+    /// [`Error::KvOverflow`] when the cache cannot hold a key or a value.
+    pub fn forward(&mut self, columns: &[Column], logits: usize) -> Result<Vec<Vec<f32>>> {
+        let (d, heads, head_dim) = (self.config.d_model, self.config.heads, self.config.head_dim());
+        let mut x: Vec<Vec<f32>> = columns.iter().map(|column| self.embedded(column)).collect();
+        for (i, layer) in self.layers.iter_mut().enumerate() {
+            let mut queries = Vec::with_capacity(columns.len());
+            for (column, x) in columns.iter().zip(&x) {
+                let h = layer.attention_norm.apply(x);
+                let row = column.row as usize * d..(column.row as usize + 1) * d;
+                let fits = |what, values| stored(self.kv, values).ok_or(Error::KvOverflow { what, layer: i });
+                layer.keys[row.clone()].copy_from_slice(&fits("keys", layer.key.apply(&h))?);
+                layer.values[row].copy_from_slice(&fits("values", layer.value.apply(&h))?);
+                let scale = (head_dim as f32).powf(-0.5);
+                queries.push(layer.query.apply(&h).into_iter().map(|q| q * scale).collect::<Vec<f32>>());
+            }
+            for ((column, query), x) in columns.iter().zip(&queries).zip(&mut x) {
+                let mixed: Vec<f32> = (0..heads)
+                    .flat_map(|head| {
+                        let at = head * head_dim..(head + 1) * head_dim;
+                        attend(column, &query[at.clone()], &layer.keys, &layer.values, d, at.start)
+                    })
+                    .collect();
+                add(x, &layer.out.apply(&mixed));
+                let h = layer.ffn_norm.apply(x);
+                let inner: Vec<f32> = layer.fc1.apply(&h).into_iter().map(gelu).collect();
+                add(x, &layer.fc2.apply(&inner));
+            }
+        }
+        Ok(x[columns.len() - logits..].iter().map(|x| self.head(&self.final_norm.apply(x))).collect())
+    }
+
+    /// E[token] * scale + P[position], [d_model].
+    pub fn embedded(&self, column: &Column) -> Vec<f32> {
+        let d = self.config.d_model;
+        let scale = if self.config.scale_embedding { (d as f32).sqrt() } else { 1.0 };
+        let embedded = &self.embedding[column.token as usize * d..][..d];
+        let position = &self.positions[column.position as usize * d..][..d];
+        embedded.iter().zip(position).map(|(e, p)| e * scale + p).collect()
+    }
+
+    /// E h, or W h of a head of its own: [vocab].
+    pub fn head(&self, h: &[f32]) -> Vec<f32> {
+        let weight = if self.config.tie_word_embeddings { &self.embedding } else { &self.head };
+        weight.chunks_exact(self.config.d_model).map(|row| dot(row, h)).collect()
+    }
+}
+
+/// Asks for room for the KV cache and the positions before any of it is taken: running out later would end the program.
+fn check_room(values: usize) -> Result<()> {
+    let what = "the KV cache (ask for a shorter context)".to_owned();
+    let need = (values as u64).saturating_mul(4);
+    Vec::<f32>::new().try_reserve_exact(values).map_err(|_| Error::OutOfMemory { what, need })
+}
+
+/// softmax(q Kᵀ) V of one head, whose slice of every cache row [d] begins at `offset`.
+pub(crate) fn attend(
+    column: &Column,
+    query: &[f32],
+    keys: &[f32],
+    values: &[f32],
+    d: usize,
+    offset: usize,
+) -> Vec<f32> {
+    let tail = column.tail_start..column.tail_start + column.tail_len;
+    let rows: Vec<usize> = (0..column.prefix).chain(tail).map(|row| row as usize * d + offset).collect();
+    let scores: Vec<f32> = rows.iter().map(|&row| dot(query, &keys[row..row + query.len()])).collect();
+    let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let weights: Vec<f32> = scores.iter().map(|s| (s - max).exp()).collect();
+    let sum: f32 = weights.iter().sum();
+    let mut out = vec![0.0; query.len()];
+    for (weight, &row) in weights.iter().zip(&rows) {
+        for (o, v) in out.iter_mut().zip(&values[row..row + query.len()]) {
+            *o += weight * v;
+        }
+    }
+    out.iter_mut().for_each(|o| *o /= sum);
+    out
+}
+
+/// Exact GELU: x Φ(x), with the error function.
+pub(crate) fn gelu(x: f32) -> f32 {
+    0.5 * x * (1.0 + libm::erff(x * std::f32::consts::FRAC_1_SQRT_2))
+}
+
+/// What the cache gives back of `values`; `None` when it cannot hold them.
+pub(crate) fn stored(kv: Kv, mut values: Vec<f32>) -> Option<Vec<f32>> {
+    if kv.first() == Kv::F16 {
+        let most = half::f16::MAX.to_f32();
+        if values.iter().any(|v| v.abs().partial_cmp(&most).is_none_or(|order| order.is_gt())) {
+            return None;
+        }
+        values.iter_mut().for_each(|v| *v = half::f16::from_f32(*v).to_f32());
+    }
+    Some(values)
+}
+
+fn add(x: &mut [f32], y: &[f32]) {
+    x.iter_mut().zip(y).for_each(|(x, y)| *x += y);
+}
+
+/// Sixteen running sums, so that the compiler can use vector registers.
+pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
+    const LANES: usize = 16;
+    let mut sums = [0.0; LANES];
+    let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+    let rest: f32 = a_chunks.remainder().iter().zip(b_chunks.remainder()).map(|(a, b)| a * b).sum();
+    for (a, b) in a_chunks.zip(b_chunks) {
+        for i in 0..LANES {
+            sums[i] += a[i] * b[i];
+        }
+    }
+    sums.iter().sum::<f32>() + rest
+}

@@ -1,0 +1,300 @@
+//! The forward step over named buffers: the recipe of the model, laid out once at load.
+
+use super::choose::{Chooser, Choosing, Started, Told, record_bytes};
+use super::memory::{MemoryPlan, max_columns};
+use super::step::{OVERFLOW_BYTES, Shapes, Step};
+use super::weights::{BLOCK_ROWS, Weights};
+use crate::checkpoint::config::Config;
+use crate::engine::forward::{Column, Kv, sinusoids};
+use crate::engine::gpu::{Array, Gpu, Reading, Texel};
+use crate::engine::load::{LoadOptions, Loaded, Progress};
+use crate::engine::tensors::Origin;
+use crate::error::{Error, Result};
+use std::collections::VecDeque;
+
+/// Bytes of the table of positions that are computed and uploaded together.
+const POSITIONS_AT_ONCE_BYTES: usize = 32 << 20;
+/// Tokens of one step whose logits can be read.
+pub(super) const MAX_LOGITS: usize = 16;
+
+/// Steps on their way at once when tokens are chosen on the GPU: one that computes, and one that is ready to.
+const STEPS_AHEAD: usize = 2;
+
+/// A loaded model: weights, KV cache and the dispatches of one step.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(super) gpu: Gpu,
+    pub(super) config: Config,
+    pub(super) capacity: usize,
+    max_columns: usize,
+    pub(super) weights: Weights,
+    pub(super) activations: Activations,
+    /// How keys and values are stored.
+    pub(super) kv: Kv,
+    pub(super) step: Step,
+    pub(super) chooser: Chooser,
+    pub(super) chain: Chain,
+}
+
+/// Steps of the same columns, every one with the tokens that the one before chose.
+#[derive(Debug, Default)]
+pub(super) struct Chain {
+    /// What the first of those on their way was given.
+    columns: Vec<Column>,
+    /// How all of them choose.
+    started: Started,
+    on_their_way: VecDeque<(wgpu::Buffer, Reading)>,
+    /// Free buffers for what steps tell.
+    staging: Vec<wgpu::Buffer>,
+}
+
+/// What a step computes in, apart from the weights and the KV cache.
+#[derive(Debug)]
+pub(super) struct Activations {
+    x: wgpu::Buffer,
+    h: Array,
+    q: Array,
+    mixed: Array,
+    inner: Array,
+    scores: Array,
+    positions: wgpu::Buffer,
+    pub(super) logits: wgpu::Buffer,
+    /// What a step says of its KV cache, then logits.
+    staging: wgpu::Buffer,
+}
+
+/// Values from one column's logits to the next.
+fn logits_stride(config: &Config) -> usize {
+    config.vocab_size.next_multiple_of(BLOCK_ROWS)
+}
+
+impl Activations {
+    async fn new(gpu: &Gpu, config: &Config, capacity: usize, columns: usize) -> Result<Self> {
+        let wide = |what: &str, width: usize| gpu.array(what, Texel::Floats, width as u32 / 4, columns as u32);
+        let (d, logits_bytes) = (config.d_model, (MAX_LOGITS.min(columns) * logits_stride(config) * 4) as u64);
+        // The buffer first: it refuses a context too long for the adapter before the host computes a table for it.
+        let positions = gpu.storage("positions", capacity as u64 * d as u64 * 4)?;
+        let rows_at_once = (POSITIONS_AT_ONCE_BYTES / (4 * d)).max(1);
+        for first in (0..capacity).step_by(rows_at_once) {
+            let rows = sinusoids(first..capacity.min(first + rows_at_once), d);
+            gpu.queue.write_buffer(&positions, first as u64 * d as u64 * 4, bytemuck::cast_slice(&rows));
+            gpu.settle().await?;
+        }
+        let readable = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+        Ok(Self {
+            x: gpu.storage("x", columns as u64 * d as u64 * 4)?,
+            h: wide("h", d)?,
+            q: wide("q", d)?,
+            mixed: wide("mixed", d)?,
+            inner: wide("inner", config.ffn_dim)?,
+            scores: gpu.array("scores", Texel::Floats, capacity.div_ceil(4) as u32, (columns * config.heads) as u32)?,
+            positions,
+            logits: gpu.storage("logits", logits_bytes)?,
+            staging: gpu.buffer("logits to read", OVERFLOW_BYTES + logits_bytes, readable)?,
+        })
+    }
+}
+
+impl Plan {
+    /// Makes room for the activations of `capacity` tokens, compiles the kernels, uploads or makes the weights and lays out the step.
+    ///
+    /// The checkpoint is opened last, so that a browser compiles while the files are still on their way.
+    ///
+    /// # Errors
+    /// [`crate::Error::Limit`] and [`crate::Error::OutOfMemory`] when the adapter cannot hold the model,
+    /// [`crate::Error::Kernel`] when it refuses a shader, and what opening and reading the checkpoint reports.
+    pub async fn load(
+        gpu: &Gpu,
+        config: &Config,
+        origin: Origin<'_>,
+        capacity: usize,
+        options: &LoadOptions,
+        on_progress: &mut dyn FnMut(Progress),
+    ) -> Result<Self> {
+        let limits = gpu.memory_limits();
+        let max_columns = max_columns(config, capacity, &limits);
+        let kv = options.kv.first();
+        let bytes = MemoryPlan::new(config, capacity, kv, &limits).total();
+        let shapes = Shapes::new(config, capacity, kv);
+        let load = async || {
+            let activations = Activations::new(gpu, config, capacity, max_columns).await?;
+            let total = Step::pipelines(gpu);
+            let mut compiled = |done| on_progress(Progress::Compile { done, total });
+            let mut step = Step::new(gpu, shapes.clone(), &mut compiled).await?;
+            let most = MAX_LOGITS.min(max_columns);
+            let chooser = Chooser::new(gpu, config.vocab_size, most, &activations.logits, step.state()).await?;
+            let tensors = origin.open(config).await?;
+            let mut loaded = Loaded::new(config, on_progress);
+            let weights = Weights::load(gpu, config, &tensors, &mut |parameters| loaded.add(parameters)).await?;
+            loaded.finish();
+            Self::lay_out(gpu, &shapes, &mut step, &activations, &weights)?;
+            Ok((weights, activations, step, chooser))
+        };
+        let (weights, activations, step, chooser) = gpu.allocating("the model and its KV cache", bytes, load).await?;
+        let (gpu, config, chain) = (gpu.clone(), config.clone(), Chain::default());
+        let mut plan = Self { gpu, config, capacity, max_columns, weights, activations, kv, step, chooser, chain };
+        if options.warm_up {
+            on_progress(Progress::WarmUp { done: 0, total: 1 });
+            plan.warm_up().await?;
+            on_progress(Progress::WarmUp { done: 1, total: 1 });
+        }
+        Ok(plan)
+    }
+
+    /// The recipe.
+    pub(super) fn lay_out(
+        gpu: &Gpu,
+        shapes: &Shapes,
+        step: &mut Step,
+        activations: &Activations,
+        weights: &Weights,
+    ) -> Result<()> {
+        let Activations { x, h, q, mixed, inner, scores, positions, logits, .. } = activations;
+        step.embed(&weights.embedding, positions, x);
+        for layer in &weights.layers {
+            let (keys, values) = (shapes.cache(gpu, "keys")?, shapes.cache(gpu, "values")?);
+            step.norm(x, &layer.attention_norm, h);
+            step.qkv(h, &layer.qkv, q, &keys, &values);
+            step.scores(q, &keys, scores);
+            step.values(scores, &values, mixed);
+            step.residual(mixed, &layer.out, x);
+            step.norm(x, &layer.ffn_norm, h);
+            step.gelu(h, &layer.fc1, inner);
+            step.residual(inner, &layer.fc2, x);
+        }
+        step.norm_last(x, &weights.final_norm, h);
+        step.logits(h, weights.head(), logits);
+        Ok(())
+    }
+
+    /// One step of one token and one of a prefill tile: drivers compile at the first dispatch.
+    async fn warm_up(&mut self) -> Result<()> {
+        for count in [1, self.max_columns.min(self.capacity).min(8)] {
+            let columns: Vec<Column> = (0..count).map(|row| Column::context(0, row)).collect();
+            match self.forward(&columns, 1).await {
+                // Nobody wants these tokens; those that somebody wants tell again.
+                Ok(_) | Err(Error::KvOverflow { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    pub fn max_columns(&self) -> usize {
+        self.max_columns
+    }
+
+    pub fn max_logits(&self) -> usize {
+        MAX_LOGITS.min(self.max_columns)
+    }
+
+    /// One step in one compute pass and one submit: see [`crate::engine::backend::Backend::forward`].
+    pub async fn forward(&mut self, columns: &[Column], logits: usize) -> Result<Vec<Vec<f32>>> {
+        self.gpu.check()?;
+        self.chain.forget();
+        let mut encoder =
+            self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("step") });
+        self.step.encode(&mut encoder, columns, logits);
+        let stride = logits_stride(&self.config);
+        let values = logits * stride;
+        let Activations { logits: made, staging, .. } = &self.activations;
+        self.step.tell_overflow(&mut encoder, staging, 0);
+        encoder.copy_buffer_to_buffer(made, 0, staging, OVERFLOW_BYTES, Some((values * 4) as u64));
+        self.gpu.queue.submit([encoder.finish()]);
+        if logits == 0 {
+            self.gpu.finished().await?;
+            return Ok(Vec::new());
+        }
+        let mut read: Vec<u32> = self.gpu.read(staging, 1 + values).await?;
+        self.check_overflow(read[0])?;
+        let read: Vec<f32> = bytemuck::cast_vec(read.split_off(1));
+        Ok(read.chunks_exact(stride).map(|row| row[..self.config.vocab_size].to_vec()).collect())
+    }
+
+    /// Whether the step of these columns is on its way, choosing in this way.
+    pub fn is_ahead(&self, columns: &[Column], choosing: &Choosing<'_>) -> bool {
+        let Chain { columns: expected, started, on_their_way, .. } = &self.chain;
+        !on_their_way.is_empty() && expected == columns && started.chooses_as(choosing)
+    }
+
+    /// Steps that are on their way are for nobody.
+    pub fn forget(&mut self) {
+        self.chain.forget();
+    }
+
+    /// The step of these `columns`, and what may follow the token of each, chosen on the GPU; up to `left` steps more may be
+    /// started.
+    ///
+    /// # Errors
+    /// As [`Plan::forward`].
+    pub async fn next(&mut self, columns: &[Column], left: usize, choosing: &Choosing<'_>) -> Result<Vec<Told>> {
+        self.gpu.check()?;
+        if !self.is_ahead(columns, choosing) {
+            self.chain.forget();
+            self.chooser.start(choosing);
+            self.chain.started = Started::new(choosing);
+            self.step.write_state(columns, columns.len());
+            self.submit(columns, 0)?;
+        }
+        while self.chain.on_their_way.len() < STEPS_AHEAD.min(1 + left) {
+            self.submit(columns, self.chain.on_their_way.len() as u32)?;
+        }
+        let Some((staging, reading)) = self.chain.on_their_way.pop_front() else { return Ok(Vec::new()) };
+        // Whoever stops waiting leaves no claim on the steps behind.
+        self.chain.columns.clear();
+        let mut words: Vec<u32> = reading.values(&self.gpu).await?;
+        let rank = words.pop().unwrap_or_default();
+        let told = Told::all(&words);
+        self.chain.staging.push(staging);
+        self.check_overflow(rank)?;
+        let followed = columns.iter().zip(&told).filter_map(|(column, told)| Some(column.followed_by(told.id?)));
+        self.chain.columns = followed.collect();
+        self.chain.started.follow(self.chain.columns.iter().map(|column| column.token));
+        Ok(told)
+    }
+
+    /// A step that chooses, `later` steps after that of `columns`: of the state that was written, or of the one that the step before
+    /// left.
+    fn submit(&mut self, columns: &[Column], later: u32) -> Result<()> {
+        let staging = match self.chain.staging.pop() {
+            Some(staging) => staging,
+            None => {
+                let readable = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+                self.gpu.buffer("what was chosen", record_bytes(self.max_logits()) + OVERFLOW_BYTES, readable)?
+            }
+        };
+        let mut encoder =
+            self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("step") });
+        let count = columns.len();
+        if later > 0 {
+            self.chooser.follow(&mut encoder, count);
+        }
+        // Only their lengths are known here; the rest is the GPU's.
+        let lengthened = columns.iter().map(|column| Column { tail_len: column.tail_len + later, ..*column });
+        let mut pass = self.step.encode_pass(&mut encoder, &lengthened.collect::<Vec<_>>(), count);
+        self.chooser.dispatch(&mut pass, count);
+        drop(pass);
+        self.chooser.tell(&mut encoder, count, &staging);
+        self.step.tell_overflow(&mut encoder, &staging, record_bytes(count));
+        let submission = self.gpu.queue.submit([encoder.finish()]);
+        let reading = Reading::new(&staging, record_bytes(count) + OVERFLOW_BYTES, Some(submission));
+        self.chain.on_their_way.push_back((staging, reading));
+        Ok(())
+    }
+}
+
+impl Chain {
+    /// Nobody wants what is on its way.
+    pub(super) fn forget(&mut self) {
+        self.columns.clear();
+        self.on_their_way.clear();
+    }
+}

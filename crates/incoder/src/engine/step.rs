@@ -1,0 +1,516 @@
+//! The kernels of one model, compiled for its shapes, and the list of dispatches that a step is.
+
+use super::weights::{BLOCK_ROWS, GROUP, Linear, Matrix, Norm};
+use crate::checkpoint::config::Config;
+use crate::engine::forward::{Column, Kv};
+use crate::engine::gpu::{self, Array, Binding, Gpu, Kernel, Resource, Texel, Tuning, shaders};
+use crate::error::Result;
+
+/// Tokens that one read of the weights serves: the variants of linear.wgsl.
+const TILES: [u32; 4] = [1, 2, 4, 8];
+/// Most columns of a step: what the shaders' `State` holds.
+pub(super) const MOST_COLUMNS: usize = 128;
+/// Bytes of what a step says of its KV cache.
+pub(super) const OVERFLOW_BYTES: u64 = 4;
+/// Threads of embed.wgsl.
+const EMBED_THREADS: u32 = 16;
+/// Threads of a workgroup that every adapter allows.
+const MAX_THREADS: u32 = 256;
+
+/// How many workgroups a dispatch takes, by the step's columns.
+#[derive(Debug, Clone, Copy)]
+enum Grid {
+    /// x workgroups for each column.
+    Columns(u32),
+    /// One workgroup for each column whose logits are read.
+    Logits,
+    /// x workgroups for each tile of columns: of one, or of several.
+    Tiles([u32; 2]),
+    /// The same for each tile of columns whose logits are read.
+    LogitTiles([u32; 2]),
+    /// Workgroups for all attended rows, for each head and column.
+    Scores { heads: u32, threads: u32 },
+}
+
+/// Where the shaders bind what: the arrays of arrays_in_*.wgsl, then what a kernel declares itself.
+pub(super) mod at {
+    pub const WEIGHTS: u32 = 0;
+    pub const INPUT: u32 = 1;
+    pub const OUTPUT: u32 = 2;
+    pub const CACHE: u32 = 3;
+    pub const KEYS: u32 = 4;
+    pub const VALUES: u32 = 5;
+    pub const SCORES: u32 = 6;
+    pub const SCORES_WRITTEN: u32 = 7;
+    pub const STATE: u32 = 8;
+    pub const MATRIX: u32 = 9;
+    pub const BIAS: u32 = 10;
+    pub const Y: u32 = 11;
+    pub const POSITIONS: u32 = 10;
+    pub const SCALE: u32 = 9;
+    pub const SHIFT: u32 = 10;
+    pub const X: u32 = 11;
+    pub const PARTS: u32 = 10;
+    pub const WEIGHTS_WRITTEN: u32 = 15;
+    pub const OVERFLOW: u32 = 16;
+}
+
+/// What a dispatch has to read, beside a few values for each column.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Reads {
+    /// Nothing that counts.
+    Little,
+    /// A matrix.
+    Weights { rows: u64, inputs: u64 },
+    /// Keys or values of one layer.
+    Cache,
+}
+
+/// One dispatch.
+#[derive(Debug)]
+struct Op {
+    /// Its entry point.
+    name: &'static str,
+    reads: Reads,
+    /// One kernel, or one for each of the [`tiles`].
+    kernels: Vec<Kernel>,
+    bindings: wgpu::BindGroup,
+    grid: Grid,
+}
+
+/// An entry point: its layout, and its pipelines.
+#[derive(Debug)]
+struct Entry {
+    name: &'static str,
+    layout: wgpu::BindGroupLayout,
+    kernels: Vec<Kernel>,
+}
+
+/// Compiles entry points and says how many pipelines are done.
+struct Compiler<'a> {
+    gpu: &'a Gpu,
+    done: u64,
+    on_compiled: &'a mut dyn FnMut(u64),
+}
+
+impl Compiler<'_> {
+    async fn entry(
+        &mut self,
+        source: gpu::Source,
+        name: &'static str,
+        bindings: &[(u32, Binding)],
+        variants: &[Vec<(&str, f64)>],
+    ) -> Result<Entry> {
+        let gpu = self.gpu;
+        let layout = gpu::layout(gpu, name, bindings);
+        let module = gpu.compiling(name, || source.module(gpu)).await?;
+        let mut kernels = Vec::with_capacity(variants.len());
+        for constants in variants {
+            kernels.push(gpu.compiling(name, || Kernel::new(gpu, &module, name, &layout, constants)).await?);
+            self.done += 1;
+            (self.on_compiled)(self.done);
+        }
+        Ok(Entry { name, layout, kernels })
+    }
+}
+
+/// What the shaders call `State`.
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct State {
+    columns: u32,
+    logits: u32,
+    spare: [u32; 2],
+    column: [Column; MOST_COLUMNS],
+}
+
+/// The variants of linear.wgsl that `gpu` runs.
+fn tiles(gpu: &Gpu) -> &'static [u32] {
+    let most = gpu.tuning().linear_columns;
+    let count = TILES.iter().take_while(|&&tile| tile <= most).count();
+    &TILES[..count.max(1)]
+}
+
+/// Threads that share eight rows, and blocks a workgroup, for a tile of columns.
+pub(super) fn linear_shape(tuning: &Tuning, tile: u32) -> [u32; 2] {
+    if tile == 1 {
+        return [tuning.linear_slices, tuning.linear_blocks];
+    }
+    // A wide tile has enough work in a thread already; more slices only cost workgroup memory.
+    let slices = tuning.tile_slices * tuning.linear_columns / tile;
+    [slices.min(tuning.tile_slices.max(tuning.linear_slices)), tuning.tile_blocks]
+}
+
+/// The constants of linear.wgsl for a tile of columns and matrices with so many `inputs`.
+pub(super) fn linear_constants(tuning: &Tuning, tile: u32, inputs: &[usize]) -> Vec<(&'static str, f64)> {
+    let [slices, blocks] = linear_shape(tuning, tile);
+    // What a subgroup of eight threads reads together is 32 inputs.
+    let groups = if tuning.together { 4 } else { 1 };
+    let rest = !inputs.iter().all(|inputs| inputs.is_multiple_of(groups * GROUP));
+    vec![
+        ("COLUMNS", f64::from(tile)),
+        ("SLICES", f64::from(slices)),
+        ("BLOCKS", f64::from(blocks)),
+        ("GROUPS", groups as f64),
+        ("REST", f64::from(u8::from(rest))),
+    ]
+}
+
+/// Everything the kernels are compiled for.
+#[derive(Debug, Clone)]
+pub(crate) struct Shapes {
+    pub d_model: usize,
+    pub heads: usize,
+    pub head_dim: usize,
+    /// Inputs of the matrices: d_model, and those of fc2.
+    pub inputs: [usize; 2],
+    /// What embeddings are multiplied by.
+    pub embed_scale: f64,
+    /// Rows of the KV cache.
+    pub capacity: usize,
+    pub kv: Kv,
+}
+
+impl Shapes {
+    pub fn new(config: &Config, capacity: usize, kv: Kv) -> Self {
+        let embed_scale = if config.scale_embedding { (config.d_model as f64).sqrt() } else { 1.0 };
+        Self {
+            d_model: config.d_model,
+            heads: config.heads,
+            head_dim: config.head_dim(),
+            inputs: [config.d_model, config.ffn_dim],
+            embed_scale,
+            capacity,
+            kv,
+        }
+    }
+
+    /// 16-byte words of one head in one row of the KV cache.
+    pub fn head_words(&self) -> usize {
+        self.head_dim * self.kv.bytes() / 16
+    }
+
+    /// An empty cache of keys or values.
+    ///
+    /// # Errors
+    /// [`crate::Error::Limit`] when it could not be bound.
+    pub fn cache(&self, gpu: &Gpu, what: &str) -> Result<Array> {
+        gpu.array(what, Texel::Words, self.capacity as u32, (self.heads * self.head_words()) as u32)
+    }
+}
+
+/// A step under construction, and then the step: dispatches in the order they were added.
+#[derive(Debug)]
+pub(crate) struct Step {
+    gpu: Gpu,
+    shapes: Shapes,
+    state: wgpu::Buffer,
+    /// Which layer had keys or values that the cache cannot hold: `overflow` of linear.wgsl.
+    overflow: wgpu::Buffer,
+    embed: Entry,
+    norm: Entry,
+    norm_last: Entry,
+    qkv: Entry,
+    scores: Entry,
+    values: Entry,
+    residual: Entry,
+    gelu: Entry,
+    logits: Entry,
+    ops: Vec<Op>,
+}
+
+impl Step {
+    /// How many pipelines [`Step::new`] compiles.
+    pub fn pipelines(gpu: &Gpu) -> u64 {
+        5 + 4 * tiles(gpu).len() as u64
+    }
+
+    /// Compiles the kernels for `shapes`.
+    ///
+    /// `on_compiled` is told how many of the [`Step::pipelines`] are done.
+    ///
+    /// # Errors
+    /// [`crate::Error::Kernel`] when the adapter's compiler refuses a shader.
+    pub async fn new(gpu: &Gpu, shapes: Shapes, on_compiled: &mut dyn FnMut(u64)) -> Result<Self> {
+        use Binding::{Read, ReadArray, Uniform, Write, WriteArray};
+        let tuning = gpu.tuning();
+        let flag = |b: bool| f64::from(u8::from(b));
+        let (heads, head_dim, capacity) = (shapes.heads as f64, shapes.head_dim as f64, shapes.capacity as f64);
+        let fp16 = flag(shapes.kv == Kv::F16);
+        let cache = [("CAPACITY", capacity), ("HEAD_WORDS", shapes.head_words() as f64), ("KV_F16", fp16)];
+        let norm_source = if gpu.uses_subgroups() { shaders::LAYER_NORM_SUBGROUPS } else { shaders::LAYER_NORM };
+        let norm = |last: bool| {
+            let width = shapes.d_model as f64 / 4.0;
+            [vec![("THREADS", f64::from(tuning.norm_threads)), ("WIDTH", width), ("LAST", flag(last))]]
+        };
+        let tiled = |extra: &[(&'static str, f64)]| -> Vec<_> {
+            let variant = |&tile: &u32| {
+                let mut constants = linear_constants(&tuning, tile, &shapes.inputs);
+                constants.extend_from_slice(extra);
+                constants
+            };
+            tiles(gpu).iter().map(variant).collect()
+        };
+        let octets = shapes.head_dim as u32 / 8;
+        let value_slices = tuning.value_slices.min(MAX_THREADS / octets).max(1);
+        let mut qkv = vec![("D_MODEL", shapes.d_model as f64), ("HEAD_DIM", head_dim)];
+        qkv.extend_from_slice(&cache);
+        let mut scores = vec![("THREADS", f64::from(tuning.score_threads)), ("HEADS", heads), ("HEAD_DIM", head_dim)];
+        scores.extend_from_slice(&cache);
+        let mut values = vec![("OCTETS", f64::from(octets)), ("SLICES", f64::from(value_slices)), ("HEADS", heads)];
+        values.extend_from_slice(&cache);
+        let linear = shaders::LINEAR;
+        let scale = [vec![("SCALE", shapes.embed_scale)]];
+        let weights = (at::WEIGHTS, ReadArray(Texel::Words));
+        let input = (at::INPUT, ReadArray(Texel::Floats));
+        let output = (at::OUTPUT, WriteArray(Texel::Floats));
+        let cached = (at::CACHE, ReadArray(Texel::Words));
+        let keys = (at::KEYS, WriteArray(Texel::Words));
+        let cached_values = (at::VALUES, WriteArray(Texel::Words));
+        let state = (at::STATE, Uniform);
+        let matrix = (at::MATRIX, Uniform);
+        let bias = (at::BIAS, Read);
+        let y = (at::Y, Write);
+        let embed = [weights, state, matrix, (at::POSITIONS, Read), (at::X, Write)];
+        let normed = [output, state, (at::SCALE, Read), (at::SHIFT, Read), (at::X, Read)];
+        let overflow = (at::OVERFLOW, Write);
+        let to_cache = [weights, input, output, keys, cached_values, state, matrix, bias, overflow];
+        let to_scores = [input, cached, (at::SCORES_WRITTEN, WriteArray(Texel::Floats)), state];
+        let to_mixed = [output, cached, (at::SCORES, ReadArray(Texel::Floats)), state];
+        let to_output = [weights, input, output, state, matrix, bias];
+        let to_residual = [weights, input, state, matrix, bias, y];
+        let to_logits = [weights, input, state, matrix, y];
+        let mut compiler = Compiler { gpu, done: 0, on_compiled };
+        Ok(Self {
+            state: gpu.uniform("state", &bytemuck::Zeroable::zeroed() as &State)?,
+            overflow: gpu.storage("overflow", OVERFLOW_BYTES)?,
+            embed: compiler.entry(shaders::EMBED, "embed", &embed, &scale).await?,
+            norm: compiler.entry(norm_source, "layer_norm", &normed, &norm(false)).await?,
+            norm_last: compiler.entry(norm_source, "layer_norm", &normed, &norm(true)).await?,
+            qkv: compiler.entry(linear, "project_qkv", &to_cache, &tiled(&qkv)).await?,
+            scores: compiler.entry(shaders::ATTENTION_SCORES, "attention_scores", &to_scores, &[scores]).await?,
+            values: compiler.entry(shaders::ATTENTION_VALUES, "attention_values", &to_mixed, &[values]).await?,
+            residual: compiler.entry(linear, "project_residual", &to_residual, &tiled(&[])).await?,
+            gelu: compiler.entry(linear, "project_gelu", &to_output, &tiled(&[])).await?,
+            logits: compiler.entry(linear, "project_logits", &to_logits, &tiled(&[])).await?,
+            ops: Vec::new(),
+            gpu: gpu.clone(),
+            shapes,
+        })
+    }
+
+    /// Forgets the dispatches and keeps the kernels.
+    pub fn clear(&mut self) {
+        self.ops.clear();
+    }
+
+    fn add(&mut self, entry: fn(&Self) -> &Entry, grid: Grid, reads: Reads, resources: &[(u32, Resource<'_>)]) {
+        let entry = entry(self);
+        let mut all = vec![(at::STATE, (&self.state).into())];
+        all.extend_from_slice(resources);
+        let bindings = gpu::bind(&self.gpu, entry.name, &entry.layout, &all);
+        let op = Op { name: entry.name, reads, kernels: entry.kernels.clone(), bindings, grid };
+        self.ops.push(op);
+    }
+
+    /// The dispatch of `entry` for every slice of `matrix`; `grid` takes workgroups for all its blocks.
+    fn add_matrix(
+        &mut self,
+        entry: fn(&Self) -> &Entry,
+        grid: fn([u32; 2]) -> Grid,
+        matrix: &Matrix,
+        resources: &[(u32, Resource<'_>)],
+    ) {
+        let Tuning { linear_blocks, tile_blocks, .. } = self.gpu.tuning();
+        for slice in &matrix.slices {
+            let mut all = vec![(at::WEIGHTS, (&slice.weights).into()), (at::MATRIX, (&slice.dimensions).into())];
+            all.extend_from_slice(resources);
+            let grid = grid([linear_blocks, tile_blocks].map(|blocks| slice.blocks.div_ceil(blocks)));
+            let (rows, inputs) = (u64::from(slice.blocks) * BLOCK_ROWS as u64, u64::from(matrix.groups) * GROUP as u64);
+            self.add(entry, grid, Reads::Weights { rows, inputs }, &all);
+        }
+    }
+
+    /// x = E[token] * scale + P[position]
+    pub fn embed(&mut self, embedding: &Matrix, positions: &wgpu::Buffer, x: &wgpu::Buffer) {
+        let grid = Grid::Columns(embedding.groups.div_ceil(EMBED_THREADS));
+        for slice in &embedding.slices {
+            let resources = [
+                (at::WEIGHTS, (&slice.weights).into()),
+                (at::MATRIX, (&slice.dimensions).into()),
+                (at::POSITIONS, positions.into()),
+                (at::X, x.into()),
+            ];
+            self.add(|step| &step.embed, grid, Reads::Little, &resources);
+        }
+    }
+
+    /// y = LN(x)
+    pub fn norm(&mut self, x: &wgpu::Buffer, norm: &Norm, y: &Array) {
+        self.add(|step| &step.norm, Grid::Columns(1), Reads::Little, &normed(x, norm, y));
+    }
+
+    /// y = LN(x) of the columns whose logits are read, packed to the front.
+    pub fn norm_last(&mut self, x: &wgpu::Buffer, norm: &Norm, y: &Array) {
+        self.add(|step| &step.norm_last, Grid::Logits, Reads::Little, &normed(x, norm, y));
+    }
+
+    /// q = (Wq h + bq) / sqrt(head dim); Wk h + bk and Wv h + bv go to each column's row of the cache.
+    pub fn qkv(&mut self, h: &Array, qkv: &Linear, q: &Array, keys: &Array, values: &Array) {
+        let overflow = self.overflow.clone();
+        let resources = [
+            (at::INPUT, h.into()),
+            (at::OUTPUT, q.into()),
+            (at::KEYS, keys.into()),
+            (at::VALUES, values.into()),
+            (at::BIAS, (&qkv.bias).into()),
+            (at::OVERFLOW, (&overflow).into()),
+        ];
+        self.add_matrix(|step| &step.qkv, Grid::Tiles, &qkv.matrix, &resources);
+    }
+
+    /// scores = q Kᵀ over the rows that each column attends to.
+    pub fn scores(&mut self, q: &Array, keys: &Array, scores: &Array) {
+        let grid = Grid::Scores { heads: self.shapes.heads as u32, threads: self.gpu.tuning().score_threads };
+        let resources = [(at::INPUT, q.into()), (at::CACHE, keys.into()), (at::SCORES_WRITTEN, scores.into())];
+        self.add(|step| &step.scores, grid, Reads::Cache, &resources);
+    }
+
+    /// y = softmax(scores) V, heads side by side.
+    pub fn values(&mut self, scores: &Array, values: &Array, y: &Array) {
+        let grid = Grid::Columns(self.shapes.heads as u32);
+        let resources = [(at::SCORES, scores.into()), (at::CACHE, values.into()), (at::OUTPUT, y.into())];
+        self.add(|step| &step.values, grid, Reads::Cache, &resources);
+    }
+
+    /// x += W input + b
+    pub fn residual(&mut self, input: &Array, linear: &Linear, x: &wgpu::Buffer) {
+        let resources = [(at::INPUT, input.into()), (at::BIAS, (&linear.bias).into()), (at::Y, x.into())];
+        self.add_matrix(|step| &step.residual, Grid::Tiles, &linear.matrix, &resources);
+    }
+
+    /// y = gelu(W h + b)
+    pub fn gelu(&mut self, h: &Array, linear: &Linear, y: &Array) {
+        let resources = [(at::INPUT, h.into()), (at::BIAS, (&linear.bias).into()), (at::OUTPUT, y.into())];
+        self.add_matrix(|step| &step.gelu, Grid::Tiles, &linear.matrix, &resources);
+    }
+
+    /// logits = W h, for the columns whose logits are read.
+    pub fn logits(&mut self, h: &Array, head: &Matrix, logits: &wgpu::Buffer) {
+        let resources = [(at::INPUT, h.into()), (at::Y, logits.into())];
+        self.add_matrix(|step| &step.logits, Grid::LogitTiles, head, &resources);
+    }
+
+    /// All dispatches for `columns` in one compute pass; the logits of the last `logits` of them.
+    pub fn encode(&self, encoder: &mut wgpu::CommandEncoder, columns: &[Column], logits: usize) {
+        self.write_state(columns, logits);
+        self.encode_pass(encoder, columns, logits);
+    }
+
+    /// As [`Step::encode`], of a state that is there already: the pass, to which more may be added.
+    pub fn encode_pass<'a>(
+        &self,
+        encoder: &'a mut wgpu::CommandEncoder,
+        columns: &[Column],
+        logits: usize,
+    ) -> wgpu::ComputePass<'a> {
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+        for op in &self.ops {
+            op.dispatch(&mut pass, columns, logits);
+        }
+        pass
+    }
+
+    /// Copies to `staging` what the steps so far say of the KV cache, after the pass.
+    pub fn tell_overflow(&self, encoder: &mut wgpu::CommandEncoder, staging: &wgpu::Buffer, offset: u64) {
+        encoder.copy_buffer_to_buffer(&self.overflow, 0, staging, offset, Some(OVERFLOW_BYTES));
+    }
+
+    /// Nothing is in the KV cache that it cannot hold.
+    pub fn clear_overflow(&self) {
+        self.gpu.queue.write_buffer(&self.overflow, 0, &[0; OVERFLOW_BYTES as usize]);
+    }
+
+    /// The buffer that [`Step::write_state`] writes.
+    pub fn state(&self) -> &wgpu::Buffer {
+        &self.state
+    }
+
+    /// As [`Step::encode`], with a pass for each dispatch, which writes two of `timestamps`: before and after it.
+    pub fn encode_timed(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        columns: &[Column],
+        logits: usize,
+        timestamps: &wgpu::QuerySet,
+    ) {
+        self.write_state(columns, logits);
+        for (i, op) in (0..).zip(&self.ops) {
+            op.dispatch(&mut timed_pass(encoder, op.name, timestamps, i), columns, logits);
+        }
+    }
+
+    /// Every dispatch's entry point, and what it reads.
+    pub fn dispatches(&self) -> impl ExactSizeIterator<Item = (&'static str, Reads)> {
+        self.ops.iter().map(|op| (op.name, op.reads))
+    }
+
+    /// What the step is to compute.
+    pub fn write_state(&self, columns: &[Column], logits: usize) {
+        let mut state = vec![columns.len() as u32, logits as u32, 0, 0];
+        state.extend_from_slice(bytemuck::cast_slice(columns));
+        self.gpu.queue.write_buffer(&self.state, 0, bytemuck::cast_slice(&state));
+    }
+}
+
+/// A pass that writes the `i`-th pair of `timestamps`: at its beginning and at its end.
+pub(super) fn timed_pass<'a>(
+    encoder: &'a mut wgpu::CommandEncoder,
+    name: &str,
+    timestamps: &wgpu::QuerySet,
+    i: u32,
+) -> wgpu::ComputePass<'a> {
+    let writes = wgpu::ComputePassTimestampWrites {
+        query_set: timestamps,
+        beginning_of_pass_write_index: Some(2 * i),
+        end_of_pass_write_index: Some(2 * i + 1),
+    };
+    encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: Some(name), timestamp_writes: Some(writes) })
+}
+
+fn normed<'a>(x: &'a wgpu::Buffer, norm: &'a Norm, y: &'a Array) -> [(u32, Resource<'a>); 4] {
+    [(at::X, x.into()), (at::SCALE, (&norm.weight).into()), (at::SHIFT, (&norm.bias).into()), (at::OUTPUT, y.into())]
+}
+
+impl Op {
+    fn dispatch(&self, pass: &mut wgpu::ComputePass<'_>, columns: &[Column], logits: usize) {
+        let (kernel, [x, y, z]) = self.sized(columns, logits as u32);
+        if x > 0 && y > 0 {
+            pass.set_pipeline(&kernel.pipeline);
+            pass.set_bind_group(0, &self.bindings, &[]);
+            pass.dispatch_workgroups(x, y, z);
+        }
+    }
+
+    /// The kernel for this step and its workgroups; y is 0 when there is nothing to do.
+    fn sized(&self, columns: &[Column], logits: u32) -> (&Kernel, [u32; 3]) {
+        let count = columns.len() as u32;
+        let tiled = |[one, several]: [u32; 2], count: u32| {
+            let most = self.kernels.len() - 1;
+            let variant = TILES[..most].iter().position(|&tile| tile >= count).unwrap_or(most);
+            let blocks = if variant == 0 { one } else { several };
+            (&self.kernels[variant], [count.div_ceil(TILES[variant]), blocks, 1])
+        };
+        let single = |grid| (&self.kernels[0], grid);
+        match self.grid {
+            Grid::Columns(x) => single([x, count, 1]),
+            Grid::Logits => single([1, logits, 1]),
+            Grid::Tiles(blocks) => tiled(blocks, count),
+            Grid::LogitTiles(blocks) => tiled(blocks, logits),
+            Grid::Scores { heads, threads } => {
+                let attended = columns.iter().map(Column::attended).max().unwrap_or(0);
+                single([attended.div_ceil(4 * threads), heads, count])
+            }
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! Text and tokens: the tokenizer, token healing, and which part of a document the model is shown.
+
+pub mod healing;
+pub mod tokenizer;
+pub(crate) mod view;
+pub mod window;

@@ -1,0 +1,18 @@
+//! The crate as its users see it: against the recorded results of the reference, and against itself.
+//! One program: a test binary for each file would be linked again and again.
+
+mod candidates;
+mod checkpoint;
+mod ecosystem;
+mod full_width;
+mod generate;
+mod healing;
+mod infill;
+mod lookup;
+mod memory;
+mod model;
+mod random;
+mod sampling;
+mod support;
+mod tokenizer;
+mod window;

@@ -1,0 +1,56 @@
+//! `cargo xtask setup | demo | web | test | full-size | synthetic`: everything a stranger or CI runs. Little but std and child processes.
+
+mod demo;
+mod full_size;
+mod licences;
+mod picture;
+mod run;
+mod setup;
+mod synthetic;
+mod test;
+mod vulkan;
+mod web;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+cargo xtask setup          install or name what building and running needs
+cargo xtask demo           set up, build, and fill a hole in a source file with the demo model
+cargo xtask web [--build]   build the npm package and the demo page, and serve the page on localhost
+cargo xtask picture        make README's picture anew from what the program prints
+cargo xtask test [--gpu]   set up and run every check and test, on lavapipe (--gpu: on this machine's own GPU)
+cargo xtask full-size 1B|6B  write a model of that size, load it in each format, and time it (8 to 14 GB of disk)
+cargo xtask synthetic …    write a full-size checkpoint of random weights (--help says more)";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let called_from = std::env::current_dir();
+    // Everything else runs from the repository's root, wherever it was called.
+    if let Err(error) = std::env::set_current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")) {
+        eprintln!("xtask: the repository's root is gone: {error}");
+        return ExitCode::FAILURE;
+    }
+    let done = match args[..] {
+        ["setup"] => setup::everything(),
+        ["demo"] => demo::demo(),
+        ["web"] => web::serve(),
+        ["web", "--build"] => web::build(),
+        ["picture"] => picture::picture(),
+        ["test"] => test::test(false),
+        ["test", "--gpu"] => test::test(true),
+        ["full-size", size] => full_size::measure(size),
+        ["synthetic", ref options @ ..] => synthetic::write(called_from, options),
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
