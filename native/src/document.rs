@@ -2,11 +2,11 @@
 
 use crate::cli;
 use crate::failure::{Failure, Result};
-use crate::split::{self, LineEnds, Position};
+use crate::split::{self, Position};
 use crate::text::{Text, place};
 use crate::write_back::{self, Target};
 use crate::{input, report};
-use incoder::{FoundSentinel, Infilling, Tokenizer};
+use incoder::{FoundSentinel, Infilling, LineEnds, Tokenizer};
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
@@ -37,7 +37,7 @@ pub fn read_all(args: &cli::Infill) -> Result<Vec<Document>> {
             return Err(Failure::usage("--prefix-file and --suffix-file cannot both be stdin"));
         }
         let (left, right) = (input::read_text(prefix)?, input::read_text(suffix)?);
-        let ends = LineEnds::of(&format!("{left}{right}"));
+        let ends = LineEnds::of([left.as_str(), &right]);
         let parts = vec![ends.to_model(&left).into_owned(), ends.to_model(&right).into_owned()];
         let names = [prefix, suffix].map(|path| input::name_of(path));
         return Ok(vec![Document::of_parts(names.join(" and "), names.to_vec(), parts, ends)]);
@@ -67,7 +67,7 @@ impl Document {
         // A FIFO that cannot be written back is not waited for.
         let target = if args.in_place { Some(Target::new(&path)?) } else { None };
         let (text, name) = (input::read(&path)?, input::name_of(&path));
-        let ends = LineEnds::of(&text.body);
+        let ends = LineEnds::of([text.body.as_str()]);
         let body = ends.to_model(&text.body);
         let marker = ends.to_model(&args.marker).into_owned();
         let positions: Vec<Position> = args.at.iter().copied().chain(place).collect();
@@ -140,10 +140,10 @@ impl Document {
     pub fn put_in_file_form(&mut self, made: &mut [Infilling]) {
         let (mark, ends) = (self.mark(), self.ends);
         for infill in made.iter_mut().flat_map(|made| made.infills.iter_mut().chain(&mut made.alternatives)) {
-            infill.text = ends.to_file(&whole_characters(&infill.text)).into_owned();
+            infill.text = ends.to_document(&whole_characters(&infill.text)).into_owned();
         }
         for part in &mut self.parts {
-            if let Cow::Owned(changed) = ends.to_file(part) {
+            if let Cow::Owned(changed) = ends.to_document(part) {
                 *part = changed;
             }
         }

@@ -89,45 +89,6 @@ pub fn file_and_place(argument: &Path) -> (PathBuf, Option<Position>) {
     }
 }
 
-/// The line ends of a file. The models were trained on `\n`, so a file that uses `\r\n` throughout, or `\r`, is filled as if
-/// it used `\n`, and gets its own line ends back, in the new text too. A file that mixes them is left as it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LineEnds {
-    AsTheyAre,
-    CrLf,
-    Cr,
-}
-
-impl LineEnds {
-    pub fn of(text: &str) -> Self {
-        let pairs = text.matches("\r\n").count();
-        let (returns, feeds) = (text.matches('\r').count(), text.matches('\n').count());
-        match (pairs, returns, feeds) {
-            (1.., _, _) if returns == pairs && feeds == pairs => Self::CrLf,
-            (0, 1.., 0) => Self::Cr,
-            _ => Self::AsTheyAre,
-        }
-    }
-
-    /// The text as the model shall see it.
-    pub fn to_model(self, text: &str) -> Cow<'_, str> {
-        match self {
-            Self::AsTheyAre => text.into(),
-            Self::CrLf => text.replace("\r\n", "\n").into(),
-            Self::Cr => text.replace('\r', "\n").into(),
-        }
-    }
-
-    /// Text from the model as the file shall hold it.
-    pub fn to_file(self, text: &str) -> Cow<'_, str> {
-        match self {
-            Self::AsTheyAre => text.into(),
-            Self::CrLf => text.replace("\r\n", "\n").replace('\n', "\r\n").into(),
-            Self::Cr => text.replace("\r\n", "\n").replace('\n', "\r").into(),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -208,17 +169,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn crlf_comes_back() {
-        let ends = LineEnds::of("a\r\nb\r\n");
-        assert_eq!((ends.to_model("a\r\nb"), ends.to_file("x\ny\r\n")), ("a\nb".into(), "x\r\ny\r\n".into()));
-        let ends = LineEnds::of("a\rb\r");
-        assert_eq!((ends.to_model("a\rb"), ends.to_file("x\ny")), ("a\nb".into(), "x\ry".into()));
-        for text in ["", "a\nb", "a\r\nb\n", "a\rb\r\n", "a\rb\n"] {
-            assert_eq!(LineEnds::of(text), LineEnds::AsTheyAre, "{text:?}");
-        }
-    }
-
     proptest! {
         #[test]
         fn marker_parts_join_to_the_text(text in "(?s)(.|\r\n|<infill>|<in){0,20}", marker in "<infill>|.|\r\n") {
@@ -252,13 +202,6 @@ mod tests {
                 let ends_line = c == '\n' || c == '\r' && !text[i + 1..].starts_with('\n');
                 (line, column) = if ends_line { (line + 1, 1) } else { (line, column + 1) };
             }
-        }
-
-        #[test]
-        fn line_ends_come_back(text in "([a-z]|\r\n|\n|\r){0,12}") {
-            let ends = LineEnds::of(&text);
-            let model = ends.to_model(&text);
-            prop_assert_eq!(ends.to_file(&model), text.as_str());
         }
     }
 }

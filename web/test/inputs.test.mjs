@@ -3,7 +3,6 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { parseJson } from '../package/dist/files/http.js';
-import { Form } from '../package/dist/form.js';
 import { file, openPage, pour, serveModels } from './page.mjs';
 import { browser } from './support.mjs';
 
@@ -20,29 +19,6 @@ before(async () => {
 after(async () => {
   await chromium?.close();
   await server?.close();
-});
-
-/** Parts of a document, and as the model is shown them; what it writes as `x\ny` comes back with the document's line ends. */
-const FORMS = [
-  [['a\nb', ''], ['a\nb', ''], 'x\ny'],
-  [['a\r\nb\r\n', 'c\r\n'], ['a\nb\n', 'c\n'], 'x\r\ny'],
-  [['a\rb', '\rc'], ['a\nb', '\nc'], 'x\ry'],
-  [['a\r\nb', '\nc'], ['a\r\nb', '\nc'], 'x\ny'],
-  [['a\r', '\nb'], ['a\r', '\nb'], 'x\ny'],
-  [['a\r\n', '\rb'], ['a\r\n', '\rb'], 'x\ny'],
-  [['\ufeffa', '\ufeffb'], ['a', '\ufeffb'], 'x\ny'],
-  [['\ufeff\r\n', ''], ['\n', ''], 'x\r\ny'],
-  [['', ''], ['', ''], 'x\ny'],
-  [['\u2028\f\v', '😀'], ['\u2028\f\v', '😀'], 'x\ny'],
-];
-
-test('byte-order marks and line ends: the model is shown neither, and the document keeps them', () => {
-  for (const [parts, shown, written] of FORMS) {
-    const form = Form.of(parts);
-    assert.deepEqual(form.partsToModel(parts), shown, JSON.stringify(parts));
-    assert.equal(form.toDocument('x\ny'), written, JSON.stringify(parts));
-  }
-  assert.equal(Form.of(['a\r\n']).toDocument('x\r\ny\n'), 'x\r\ny\r\n');
 });
 
 test('JSON as Python writes it', () => {

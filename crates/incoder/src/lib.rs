@@ -53,5 +53,6 @@ pub use engine::{KernelTime, MemoryPlan, Tuned};
 pub use error::{Error, Result};
 pub use session::{Cancel, Prefill, Push, Session};
 pub use text::healing::Healer;
+pub use text::line_ends::LineEnds;
 pub use text::tokenizer::{FoundSentinel, Sentinels, StreamDecoder, Tokenizer};
 pub use text::window::{self, Overflow, Window};

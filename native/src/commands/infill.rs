@@ -2,10 +2,9 @@
 
 use crate::document::{self, Document, whole_characters};
 use crate::failure::{Failure, Result};
-use crate::split::LineEnds;
 use crate::terminal::{Interrupt, Output, note};
 use crate::{Global, cli, engine, report};
-use incoder::{Event, FinishReason, HoleEnd, InfillOptions, Infilling};
+use incoder::{Event, FinishReason, HoleEnd, InfillOptions, Infilling, LineEnds};
 
 pub fn run(args: &cli::Infill, global: &Global) -> Result<()> {
     let mut documents = document::read_all(args)?;

@@ -4,8 +4,8 @@ use crate::failure::thrown;
 use crate::folder::{JsFolder, WebFolder};
 use crate::options::{self, Load, Make, Special};
 use incoder::{
-    Cancel, Config, Device, Error, Event, Folder, Gpu, GpuOptions, LoadOptions, MemoryPlan, Progress, Prompt, Session,
-    Tokenizer, Tuning,
+    Cancel, Config, Device, Error, Event, Folder, Gpu, GpuOptions, LineEnds, LoadOptions, MemoryPlan, Progress, Prompt,
+    Session, Tokenizer, Tuning,
 };
 use js_sys::Function;
 use serde_json::json;
@@ -16,6 +16,8 @@ use wasm_bindgen::prelude::*;
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
 /// The published tokenizer.json has 2 MB.
 const MAX_TOKENIZER_BYTES: u64 = 64 << 20;
+/// Stands at the beginning of some files, and is no part of their text.
+const BYTE_ORDER_MARK: char = '\u{feff}';
 /// Random weights are the same every time.
 const SEED: u32 = 1;
 
@@ -155,7 +157,8 @@ impl Engine {
         self.continued(Prompt::Ids(&ids), &make, cancel, &on_event).await
     }
 
-    /// Fills the holes between `parts`; `on_event` gets the package's `TokenEvent`s.
+    /// Fills the holes between `parts`; `on_event` gets the package's `TokenEvent`s. Unless the parts are the published form's, the
+    /// model is shown neither a byte-order mark nor line ends other than `\n`, and new text gets the document's line ends.
     ///
     /// # Errors
     /// As [`incoder::infill()`].
@@ -166,12 +169,21 @@ impl Engine {
         cancel: &CancelFlag,
         on_event: Function,
     ) -> Result<String, JsValue> {
-        let make = options::<Make>(&make)?.infill(cancel.0.clone());
+        let make = options::<Make>(&make)?;
+        let (mut parts, mut ends) = (parts, LineEnds::AsTheyAre);
+        if !make.published {
+            ends = LineEnds::of(parts.iter().map(String::as_str).chain([make.begun()]));
+            for (i, part) in parts.iter_mut().enumerate() {
+                let text = if i == 0 { part.strip_prefix(BYTE_ORDER_MARK).unwrap_or(part) } else { part };
+                *part = ends.to_model(text).into_owned();
+            }
+        }
+        let make = make.infill(ends, cancel.0.clone());
         let mut session = self.take()?;
-        let made =
-            incoder::infill(&mut session, &self.tokenizer, &parts, &make, &mut |event| report(&on_event, event)).await;
+        let mut tell = |event: Event<'_>| report(&on_event, event, ends);
+        let made = incoder::infill(&mut session, &self.tokenizer, &parts, &make, &mut tell).await;
         self.session.replace(Some(session));
-        text(&options::Infilling::from(made.map_err(thrown)?))
+        text(&options::Infilling::new(made.map_err(thrown)?, ends))
     }
 
     /// The log probabilities of `ids`, with the `top` most probable tokens after each.
@@ -212,7 +224,7 @@ impl Engine {
     ) -> Result<String, JsValue> {
         let make = options::<Make>(make)?.generate(cancel.0.clone());
         let mut session = self.take()?;
-        let mut tell = |event: Event<'_>| report(on_event, event);
+        let mut tell = |event: Event<'_>| report(on_event, event, LineEnds::AsTheyAre);
         let made = incoder::generate(&mut session, &self.tokenizer, prompt, &make, &mut tell).await;
         self.session.replace(Some(session));
         text(&options::Generation::from(made.map_err(thrown)?))
@@ -242,12 +254,12 @@ impl Engine {
 }
 
 /// An event as the package's `TokenEvent`.
-fn report(callback: &Function, event: Event<'_>) {
+fn report(callback: &Function, event: Event<'_>, ends: LineEnds) {
     let event = match event {
         Event::Retry { attempt } => json!({ "index": 0, "id": null, "text": "", "attempt": attempt }),
-        Event::Token { index, id, text } => json!({ "index": index, "id": id, "text": text }),
+        Event::Token { index, id, text } => json!({ "index": index, "id": id, "text": ends.to_document(text) }),
         Event::End { index, text, finish_reason } => {
-            json!({ "index": index, "id": null, "text": text, "finishReason": finish_reason })
+            json!({ "index": index, "id": null, "text": ends.to_document(text), "finishReason": finish_reason })
         }
         _ => return,
     };

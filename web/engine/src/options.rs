@@ -1,7 +1,8 @@
 //! Options and results as the package writes them: camelCase JSON.
 
 use incoder::{
-    FinishReason, GenerateOptions, HoleEnd, InfillOptions, Kv, Lookup, Overflow, Sampling, Sentinels, Timings, Window,
+    FinishReason, GenerateOptions, HoleEnd, InfillOptions, Kv, LineEnds, Lookup, Overflow, Sampling, Sentinels,
+    Timings, Window,
 };
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +30,7 @@ pub(crate) struct Load {
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Cache {
     #[default]
+    Auto,
     F16,
     F32,
 }
@@ -36,6 +38,7 @@ pub(crate) enum Cache {
 impl From<Cache> for Kv {
     fn from(cache: Cache) -> Self {
         match cache {
+            Cache::Auto => Self::Auto,
             Cache::F16 => Self::F16,
             Cache::F32 => Self::F32,
         }
@@ -65,6 +68,8 @@ pub(crate) struct Make {
     end: End,
     max_prompt_tokens: Option<usize>,
     on_overflow: OnOverflow,
+    /// The parts are the published form's input: shown to the model exactly as they are.
+    pub published: bool,
 }
 
 /// What ends a hole, as the package's `end`.
@@ -161,7 +166,13 @@ impl Make {
         }
     }
 
-    pub fn infill(self, cancel: incoder::Cancel) -> InfillOptions {
+    /// What the text of the first hole begins with.
+    pub fn begun(&self) -> &str {
+        &self.begun
+    }
+
+    /// `ends` are those of the document, whose stop texts and beginning these are.
+    pub fn infill(self, ends: LineEnds, cancel: incoder::Cancel) -> InfillOptions {
         let default = InfillOptions::default();
         InfillOptions {
             max_new_tokens: self.max_tokens.unwrap_or(default.max_new_tokens),
@@ -175,8 +186,8 @@ impl Make {
             look_back: self.lookback,
             max_prompt_tokens: self.max_prompt_tokens,
             end: self.end.into(),
-            begun: self.begun,
-            stop: self.stop,
+            begun: ends.to_model(&self.begun).into_owned(),
+            stop: self.stop.iter().map(|stop| ends.to_model(stop).into_owned()).collect(),
             cancel,
             ..default
         }
@@ -261,9 +272,14 @@ pub(crate) struct Infilling {
     timings: Times,
 }
 
-impl From<incoder::Infilling> for Infilling {
-    fn from(made: incoder::Infilling) -> Self {
-        let text = |c: incoder::Infill| Text { text: c.text, ids: c.ids, finish_reason: c.finish_reason };
+impl Infilling {
+    /// What was made for a document with these line ends.
+    pub fn new(made: incoder::Infilling, ends: LineEnds) -> Self {
+        let text = |c: incoder::Infill| Text {
+            text: ends.to_document(&c.text).into_owned(),
+            ids: c.ids,
+            finish_reason: c.finish_reason,
+        };
         Self {
             windows: made.windows.into_iter().map(Shown::from).collect(),
             infills: made.infills.into_iter().map(text).collect(),

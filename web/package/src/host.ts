@@ -3,7 +3,6 @@
 import { InCoderError } from './errors.js';
 import { openFolder } from './files/folder.js';
 import { keepTuning, keptTuning } from './files/tuning.js';
-import { Form } from './form.js';
 import { describe, openingDevice, requireAdapter } from './gpu.js';
 import type { Calls, Failure, Infill, LoadRequest, Loaded, Method, ToClient, ToHost } from './protocol.js';
 import type { AdapterSpeed, Candidate, Generation, Infilling, LoadProgress, Score, TokenEvent } from './types.js';
@@ -213,15 +212,7 @@ const supersedes = (args: Calls[Method]): boolean => {
   return typeof options === 'object' && options !== null && 'supersede' in options && options.supersede === true;
 };
 
-const tell = (emit: (event: TokenEvent) => void, form?: Form) => (json: string) => {
-  const event = JSON.parse(json) as TokenEvent;
-  emit(form ? inForm(form)(event) : event);
-};
-
-/** What the model wrote, as the document has it. */
-const inForm =
-  (form: Form) =>
-  <T extends { text: string }>(made: T): T => ({ ...made, text: form.toDocument(made.text) });
+const tell = (emit: (event: TokenEvent) => void) => (json: string) => emit(JSON.parse(json) as TokenEvent);
 
 /** Loads a model: download, compile and upload overlap; the GPU's part is the engine's. */
 async function load(
@@ -288,10 +279,8 @@ async function measure({ wasm: source }: { wasm?: WasmSource }): Promise<Adapter
 }
 
 /** The options that the engine knows. */
-function making(options: Infill, form?: Form): string {
+function making(options: Infill): string {
   const { maxTimeMs: _time, supersede: _supersede, ...rest } = options;
-  if (form && rest.stop) rest.stop = rest.stop.map((stop) => form.toModel(stop));
-  if (form && rest.begun !== undefined) rest.begun = form.toModel(rest.begun);
   return JSON.stringify(rest);
 }
 
@@ -330,25 +319,22 @@ function filledText(parts: string[], infills: Candidate[], begun = ''): string {
 async function infill(
   engine: Model['engine'],
   parts: string[],
-  { candidates = 1, published = false, ...options }: Infill,
+  { candidates = 1, ...options }: Infill,
   flag: import('./wasm/incoder.js').CancelFlag,
   emit: (event: TokenEvent) => void,
 ): Promise<Infilling> {
   const made: Infilling[] = [];
-  const form = published ? Form.asItIs : Form.of([...parts, options.begun ?? '']);
-  const shown = published ? parts : form.partsToModel(parts);
   for (let i = 0; i < candidates; i++) {
     const one = { ...options, seed: (options.seed ?? 0) + i };
     // Only the first candidate streams: the events of several would run into each other.
-    const told = i === 0 ? tell(emit, form) : () => undefined;
-    const json = await engine.infill(shown, making(one, form), flag, told).catch((error: unknown) => {
+    const told = i === 0 ? tell(emit) : () => undefined;
+    const json = await engine.infill(parts, making(one), flag, told).catch((error: unknown) => {
       // No time is left for this candidate; those before it are kept.
       if (i > 0 && cancelled(error)) return JSON.stringify(unfilled(parts, options.begun));
       throw withAdvice(error);
     });
     const filled = JSON.parse(json) as Infilling;
-    const infills = filled.infills.map(inForm(form));
-    made.push({ ...filled, parts, infills, text: filledText(parts, infills, options.begun) });
+    made.push({ ...filled, parts, text: filledText(parts, filled.infills, options.begun) });
   }
   const [first, ...alternatives] = made as [Infilling, ...Infilling[]];
   return alternatives.length > 0 ? { ...first, alternatives } : first;

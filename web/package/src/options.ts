@@ -90,7 +90,7 @@ const LOAD: Checks<LoadOptions> = {
   token: text,
   cache: flag,
   contextLength: integer(1, MOST),
-  kv: oneOf('f16', 'f32'),
+  kv: oneOf('auto', 'f16', 'f32'),
   subgroups: flag,
   onProgress: callback,
 };

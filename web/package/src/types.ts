@@ -57,8 +57,8 @@ export interface LoadOptions {
   wasm?: string | URL | BufferSource | WebAssembly.Module | undefined;
   /** Tokens that the KV cache holds; the model's own context when left out. */
   contextLength?: number | undefined;
-  /** How keys and values are stored; `f16`. */
-  kv?: 'f16' | 'f32' | undefined;
+  /** How keys and values are stored; `auto`, which is `f16` until a value is beyond its range and `f32` from there on. */
+  kv?: 'auto' | 'f16' | 'f32' | undefined;
   /** Use subgroup operations where the browser has them; true. */
   subgroups?: boolean | undefined;
   signal?: AbortSignal | undefined;

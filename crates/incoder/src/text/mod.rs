@@ -1,6 +1,7 @@
 //! Text and tokens: the tokenizer, token healing, and which part of a document the model is shown.
 
 pub mod healing;
+pub mod line_ends;
 pub mod tokenizer;
 pub(crate) mod view;
 pub mod window;

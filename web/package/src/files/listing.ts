@@ -31,23 +31,26 @@ export interface Listing<T> {
   json(file: T): Promise<unknown>;
 }
 
-/** config.json and tokenizer.json; rejects with NOT_FOUND. */
-export const withoutWeights = <T>(listing: Listing<T>): Promise<T[]> =>
-  Promise.all([required(listing, 'config.json'), required(listing, 'tokenizer.json')]);
-
-/** config.json, tokenizer.json and the weights: one file or an index and its shards; rejects with NOT_FOUND or BAD_CHECKPOINT. */
-export async function chooseFiles<T>(listing: Listing<T>): Promise<T[]> {
-  const asked = [required(listing, 'config.json'), required(listing, 'tokenizer.json'), listing.find('model.safetensors')] as const;
+/** Every file but the weights: config.json, tokenizer.json and, where there is one, generation_config.json; rejects with NOT_FOUND. */
+export async function withoutWeights<T>(listing: Listing<T>): Promise<T[]> {
+  const asked = [required(listing, 'config.json'), required(listing, 'tokenizer.json'), listing.find('generation_config.json')] as const;
   // Of several that fail the first of the list is told, whichever answer came first.
   await Promise.allSettled(asked);
-  const [config, tokenizer, single] = await Promise.all(asked);
+  return (await Promise.all(asked)).filter((file) => file !== null);
+}
+
+/** All files that are needed; the weights are one file or an index and its shards. Rejects with NOT_FOUND or BAD_CHECKPOINT. */
+export async function chooseFiles<T>(listing: Listing<T>): Promise<T[]> {
+  const asked = [withoutWeights(listing), listing.find('model.safetensors')] as const;
+  await Promise.allSettled(asked);
+  const [others, single] = await Promise.all(asked);
   const weights =
     (single && [single]) ??
     (await shards(listing, 'model.safetensors.index.json')) ??
     (await found(listing, 'pytorch_model.bin')) ??
     (await shards(listing, 'pytorch_model.bin.index.json')) ??
     [await required(listing, 'model.safetensors')];
-  return [config, tokenizer, ...weights];
+  return [...others, ...weights];
 }
 
 /** A name from a server, safe as a file name and inside a URL; throws BAD_CHECKPOINT. */
