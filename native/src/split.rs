@@ -2,7 +2,6 @@
 
 use crate::failure::{Failure, Result};
 use crate::{report, text};
-use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
