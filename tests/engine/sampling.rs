@@ -140,7 +140,7 @@ fn repetition_penalty_counts_a_token_once() {
 fn draws_are_the_same_everywhere() {
     // Fixed for ever: a shader must find the same numbers.
     let drawn = [(0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0), (u64::MAX, u32::MAX, u32::MAX)]
-        .map(|(seed, stream, step)| incoder::decode::sampling::uniform(seed, Draw { stream, step }) * 16_777_216.0);
+        .map(|(seed, stream, step)| incoder::sampling::uniform(seed, Draw { stream, step }) * 16_777_216.0);
     assert_eq!(drawn, [13_837_640.0, 5_811_046.0, 11_559_037.0, 6_438_153.0, 10_599_330.0]);
 }
 

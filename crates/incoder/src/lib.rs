@@ -32,18 +32,21 @@
 //! ```
 #![deny(missing_docs)]
 
+mod cancel;
 pub mod checkpoint;
 pub mod decode;
 mod engine;
 pub mod error;
+pub mod sampling;
 mod session;
 pub mod text;
 
+pub use cancel::Cancel;
 pub use checkpoint::config::{self, Config};
 pub use checkpoint::{Folder, MemoryFolder, Source, json};
-pub use decode::generate::{Candidate, Event, FinishReason, GenerateOptions, Generation, Prompt, Timings, generate};
+pub use decode::event::{Candidate, Event, FinishReason, Timings};
+pub use decode::generate::{GenerateOptions, Generation, Prompt, generate};
 pub use decode::infill::{HoleEnd, Infill, InfillOptions, Infilling, LOOK_BACK_LINES, infill};
-pub use decode::sampling::{Draw, LogProbs, Sampler, Sampling};
 pub use decode::score::{RankBy, RankOptions, Ranked, Score, rerank, score, score_streaming};
 pub use decode::speculative::Lookup;
 pub use engine::forward::Kv;
@@ -51,7 +54,8 @@ pub use engine::gpu::{self, AdapterReport, Arrays, Gpu, GpuOptions, MemoryLimits
 pub use engine::load::{Device, LoadOptions, Progress};
 pub use engine::{KernelTime, MemoryPlan, Tuned};
 pub use error::{Error, Result};
-pub use session::{Cancel, Prefill, Push, Session};
+pub use sampling::{Draw, LogProbs, Sampler, Sampling};
+pub use session::{Prefill, Push, Session};
 pub use text::healing::Healer;
 pub use text::line_ends::LineEnds;
 pub use text::tokenizer::{FoundSentinel, Sentinels, StreamDecoder, Tokenizer};

@@ -1,39 +1,14 @@
 //! A conversation with a model: the context it holds, and the KV cache that makes the next call cheap.
 
+use crate::cancel::Cancel;
 use crate::checkpoint::config::Config;
-use crate::decode::sampling::{Draw, Sampler};
 use crate::decode::speculative::Experience;
 use crate::engine::backend::Backend;
 use crate::engine::forward::{Column, Kv};
 use crate::engine::{Choosing, KernelTime};
 use crate::error::{Error, Result};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use crate::sampling::{Draw, Sampler};
 use web_time::Instant;
-
-/// A flag that stops work at the next prefill chunk or token. Clones share it.
-#[derive(Debug, Clone, Default)]
-pub struct Cancel(Arc<AtomicBool>);
-
-impl Cancel {
-    /// Asks the work to stop.
-    pub fn cancel(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether it was asked to.
-    pub fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    /// [`Error::Cancelled`] once it was.
-    ///
-    /// # Errors
-    /// See above.
-    pub fn check(&self) -> Result<()> {
-        if self.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) }
-    }
-}
 
 /// What [`Session::set_context`] had to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,14 +4,17 @@
 //! to `<|endofmask|>`. As in the published code the whole text is encoded again for every hole; the session keeps every
 //! token that did not change, so nothing is computed twice.
 
-use crate::decode::generate::{Event, FinishReason, Request, Timings, banned};
-use crate::decode::sampling::{Sampler, Sampling};
+use crate::cancel::Cancel;
+use crate::decode::event::{Event, FinishReason, Timings};
+use crate::decode::generate::banned;
+use crate::decode::prompt::{Document, View, Viewer};
+use crate::decode::request::Request;
 use crate::decode::speculative::Lookup;
 use crate::decode::stops::{LineRules, Stops};
 use crate::error::{Error, Result};
-use crate::session::{Cancel, Session};
+use crate::sampling::{Sampler, Sampling};
+use crate::session::Session;
 use crate::text::tokenizer::{Sentinels, Tokenizer};
-use crate::text::view::{Document, View, Viewer};
 use crate::text::window::{self, Overflow, Window};
 use serde::Serialize;
 use web_time::Instant;
@@ -297,7 +300,7 @@ impl Filler<'_> {
         let viewer = Viewer {
             tokenizer: self.tokenizer,
             options: self.options,
-            capacity: window::capacity(session, self.options.max_prompt_tokens, self.options.max_new_tokens),
+            capacity: window::capacity(session.capacity(), self.options.max_prompt_tokens, self.options.max_new_tokens),
             holes,
             trained: session.config().max_position_embeddings,
         };

@@ -1,8 +1,9 @@
 //! How probable a model finds a text, token by token, and the ranking that the paper builds on it.
 
-use crate::decode::sampling::LogProbs;
+use crate::cancel::Cancel;
 use crate::error::Result;
-use crate::session::{Cancel, Session};
+use crate::sampling::LogProbs;
+use crate::session::Session;
 use crate::text::tokenizer::{Sentinels, Tokenizer};
 use serde::Serialize;
 

@@ -1,6 +1,6 @@
 //! What ends a text: tokens, and texts whose beginnings are held back until it is known that they do not come.
 
-use crate::decode::generate::FinishReason;
+use crate::decode::event::FinishReason;
 use crate::error::{Error, Result};
 
 /// What ends a text.

@@ -1,14 +1,14 @@
 //! Choosing on the GPU: steps that follow one another without waiting for the CPU.
 //!
-//! The GPU draws a token for each column as [`crate::decode::sampling`] would and starts on the next step with them. What it drew from comes
+//! The GPU draws a token for each column as [`crate::sampling`] would and starts on the next step with them. What it drew from comes
 //! back, and the CPU draws again from that, in double precision: its word counts, and steps that went on from other tokens are
 //! forgotten.
 
 use super::weights::BLOCK_ROWS;
-use crate::decode::sampling::{MOST_TOLD, Sampling};
 use crate::engine::forward::Column;
 use crate::engine::gpu::{self, Binding, Gpu, Kernel, Resource, shaders};
 use crate::error::Result;
+use crate::sampling::{MOST_TOLD, Sampling};
 
 /// Logits of a block: `BLOCK` of choose.wgsl. Those of a column are padded to whole blocks.
 const BLOCK: usize = BLOCK_ROWS;

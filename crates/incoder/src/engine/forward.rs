@@ -1,6 +1,6 @@
 //! What one forward step is asked to compute, the same for every backend.
 
-use crate::decode::sampling::Draw;
+use crate::sampling::Draw;
 use bytemuck::{Pod, Zeroable};
 use std::ops::Range;
 

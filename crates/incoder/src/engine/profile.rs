@@ -3,9 +3,9 @@
 use super::choose::Choosing;
 use super::plan::Plan;
 use super::step::{Reads, timed_pass};
-use crate::decode::sampling::{MOST_TOLD, Sampling};
 use crate::engine::forward::Column;
 use crate::error::{Error, Result};
+use crate::sampling::{MOST_TOLD, Sampling};
 use serde::Serialize;
 
 /// The dispatches of one kernel, at one shape, in one step.

@@ -3,5 +3,4 @@
 pub mod healing;
 pub mod line_ends;
 pub mod tokenizer;
-pub(crate) mod view;
 pub mod window;

@@ -1,7 +1,7 @@
 //! tokenizer.json → token ids and back, every byte kept: InCoder's byte-level BPE and its sentinels.
 
+use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::session::Cancel;
 use std::sync::OnceLock;
 use tokenizers::DecoderWrapper;
 

@@ -5,7 +5,6 @@
 //! in steps, so that what the KV cache holds stays useful while somebody types.
 
 use crate::error::Result;
-use crate::session::Session;
 use crate::text::tokenizer::{Sentinels, Tokenizer};
 use serde::Serialize;
 
@@ -43,10 +42,9 @@ const SPARE_STEP: usize = 64;
 /// In a line that is too long to begin a hole at its start, the hole begins at multiples of this many bytes.
 const LONG_LINE_STEP: usize = 128;
 
-/// Tokens that a prompt and what is made from it may have together.
-pub(crate) fn capacity(session: &Session, max_prompt: Option<usize>, max_new: usize) -> usize {
-    let all = session.capacity();
-    max_prompt.map_or(all, |prompt| all.min(prompt.saturating_add(reserve(all, max_new))))
+/// Tokens that a prompt and what is made from it may have together, in a context window of `context` tokens.
+pub(crate) fn capacity(context: usize, max_prompt: Option<usize>, max_new: usize) -> usize {
+    max_prompt.map_or(context, |prompt| context.min(prompt.saturating_add(reserve(context, max_new))))
 }
 
 /// Tokens kept for a new text: those that were asked for, but at most half of the context window.

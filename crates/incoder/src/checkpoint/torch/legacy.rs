@@ -1,7 +1,7 @@
 //! The stream that torch wrote before 1.6: a magic number, three pickles, the keys of the storages, the storages.
 
-use super::pickle::{self, Pickle};
 use super::{View, tensors};
+use super::{machine, pickle};
 use crate::checkpoint::Source;
 use crate::error::{Error, Result};
 use std::collections::HashMap;
@@ -17,7 +17,7 @@ pub(super) async fn views(file: &dyn Source) -> Result<Vec<(String, View)>> {
     file.read(0, &mut head).await?;
     let mut at = MAGIC.len();
     let mut next = || {
-        let pickle = Pickle::read(&head[at..]).map_err(refused)?;
+        let pickle = machine::run(&head[at..]).map_err(refused)?;
         at += pickle.length;
         Ok::<_, Error>(pickle)
     };

@@ -64,7 +64,7 @@ async fn in_zip(file: &dyn Source) -> Result<Vec<(String, View)>> {
         return Err(refused("was written big-endian; only little-endian checkpoints are read".to_owned()));
     }
     let bytes = archive.read(&format!("{top}data.pkl"), pickle::MAX_BYTES).await?.unwrap_or_default();
-    let pickle = Pickle::read(&bytes).map_err(&refused)?;
+    let pickle = machine::run(&bytes).map_err(&refused)?;
     // Tied tensors share a storage: it is looked up once.
     let mut starts = HashMap::new();
     let mut views = Vec::new();

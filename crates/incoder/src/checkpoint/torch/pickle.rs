@@ -1,8 +1,6 @@
 //! What a pickle of a state dict holds: values in one table that refer to each other by index, so that nesting costs no
 //! stack and sharing costs no copies.
 
-use super::machine;
-
 /// InCoder-6B's pickle takes 60 KB.
 pub(super) const MAX_BYTES: u64 = 4 << 20;
 
@@ -126,11 +124,6 @@ pub(super) struct Pickle {
 }
 
 impl Pickle {
-    /// Reads one pickle from the start of `bytes`.
-    pub fn read(bytes: &[u8]) -> Result<Self> {
-        machine::run(bytes)
-    }
-
     fn value(&self, id: Id) -> &Value {
         &self.values[id.0 as usize]
     }

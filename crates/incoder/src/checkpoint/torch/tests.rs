@@ -144,7 +144,7 @@ fn tensor(class: &str, key: &str, count: u8, rest: &[u8]) -> Vec<u8> {
 /// The names in a state dict of these entries, or why it is refused.
 fn names(entries: &[(&str, Vec<u8>)]) -> std::result::Result<Vec<String>, String> {
     let items: Vec<u8> = entries.iter().flat_map(|(name, value)| [text(name), value.clone()].concat()).collect();
-    let pickle = Pickle::read(&[b"\x80\x02}(", &items[..], b"u."].concat())?;
+    let pickle = machine::run(&[b"\x80\x02}(", &items[..], b"u."].concat())?;
     Ok(tensors(&pickle)?.into_iter().map(|(name, _)| name.to_owned()).collect())
 }
 
@@ -168,7 +168,7 @@ fn refuses_contradictions() {
 fn a_name_again_and_again_takes_no_memory() {
     let once = [&text(&"n".repeat(1 << 20))[..], b"q\x00", &tensor("FloatStorage", "0", 4, b"\x89"), b"q\x01"].concat();
     let pickle = [b"\x80\x02}(", &once[..], &b"h\x00h\x01".repeat(5000), b"u."].concat();
-    let pickle = Pickle::read(&pickle).unwrap();
+    let pickle = machine::run(&pickle).unwrap();
     assert_eq!(pickle.tensors().unwrap().len(), 5001);
     assert!(tensors(&pickle).unwrap_err().starts_with("has two tensors of the name nnn"));
 }
@@ -183,7 +183,7 @@ proptest! {
     /// Whatever the bytes, the answer is a value.
     #[test]
     fn any_pickle_is_answered(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-        let _ = Pickle::read(&bytes);
+        let _ = machine::run(&bytes);
     }
 
     /// A real file with some bytes changed, or cut short, is read or refused.

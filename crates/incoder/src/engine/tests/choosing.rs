@@ -1,7 +1,6 @@
 //! What the GPU chooses against the CPU's sampler, in every variant.
 
 use super::{F16, Values, config, context, random_folder, variants};
-use crate::decode::sampling::{Draw, Sampler, Sampling};
 use crate::engine::choose::{Chooser, Choosing, Told, record_bytes};
 use crate::engine::forward::Column;
 use crate::engine::gpu::Gpu;
@@ -9,6 +8,7 @@ use crate::engine::plan::{MAX_LOGITS, Plan};
 use crate::engine::step::MOST_COLUMNS;
 use crate::engine::tensors::Origin;
 use crate::engine::weights::BLOCK_ROWS;
+use crate::sampling::{Draw, Sampler, Sampling};
 use pollster::block_on;
 
 /// Logits with equals among them, and a few that are impossible.
