@@ -1,6 +1,5 @@
 //! What the user hands in: prompt texts from an argument, a file or stdin, token ids, parts.json.
 
-use crate::cli::Ids;
 use crate::failure::{Failure, Result};
 use crate::files;
 use crate::text::Text;
@@ -31,14 +30,6 @@ pub fn name_of(path: &Path) -> String {
     if is_stdin(path) { "stdin".into() } else { path.display().to_string() }
 }
 
-/// Token ids with commas or blanks between them.
-pub fn parse_ids(text: &str) -> std::result::Result<Ids, String> {
-    let words = text.split(|c: char| c == ',' || c.is_whitespace()).filter(|word| !word.is_empty());
-    let read = |word: &str| word.parse::<u32>().map_err(|_| format!("{word:?} is not a token id"));
-    let ids: std::result::Result<Vec<u32>, String> = words.map(read).collect();
-    ids.map(Ids)
-}
-
 /// parts.json: an array of strings, or an object that has one under "parts" (as `incoder infill --json` prints).
 pub fn read_parts(path: &Path) -> Result<Vec<String>> {
     #[derive(serde::Deserialize)]
@@ -63,15 +54,6 @@ pub fn read_parts(path: &Path) -> Result<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ids_take_commas_and_blanks() {
-        assert_eq!(parse_ids("2,17,99"), Ok(Ids(vec![2, 17, 99])));
-        assert_eq!(parse_ids(" 2, 17\n99,\n"), Ok(Ids(vec![2, 17, 99])));
-        assert_eq!(parse_ids(""), Ok(Ids(vec![])));
-        assert_eq!(parse_ids("2,-1"), Err("\"-1\" is not a token id".into()));
-        assert!(parse_ids("4294967296").is_err());
-    }
 
     #[test]
     fn parts_as_array_or_object() {

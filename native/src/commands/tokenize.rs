@@ -37,7 +37,7 @@ pub fn detokenize(args: &cli::Detokenize, global: &Global) -> Result<()> {
     let tokenizer = engine::open_tokenizer(&args.model, global)?;
     let ids = match &args.ids {
         Some(ids) => ids.0.clone(),
-        None => input::parse_ids(&input::read_text(Path::new("-"))?).map_err(Failure::usage)?.0,
+        None => cli::parse_ids(&input::read_text(Path::new("-"))?).map_err(Failure::usage)?.0,
     };
     let text = tokenizer.decode(&ids, args.skip_special)?;
     let mut output = Output::new(&Cancel::default());
