@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Exit codes; README and `--help` list them.
+/// Exit codes; docs/command-line.md and `--help` list them.
 pub const RUNTIME: u8 = 1;
 pub const USAGE: u8 = 2;
 pub const NO_GPU: u8 = 3;

@@ -1,4 +1,4 @@
-//! The JSON forms that scripts rely on. README documents them; the tests in tests/ hold them.
+//! The JSON forms that scripts rely on. docs/command-line.md documents them; the tests in tests/ hold them.
 
 use crate::failure::{Failure, Result};
 use incoder::{Candidate, FinishReason, Generation, Infill, Infilling, Timings, Window};
