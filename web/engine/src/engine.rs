@@ -174,7 +174,7 @@ impl Engine {
         if !make.published {
             ends = LineEnds::of(parts.iter().map(String::as_str).chain([make.begun()]));
             for (i, part) in parts.iter_mut().enumerate() {
-                let text = if i == 0 { part.strip_prefix(BYTE_ORDER_MARK).unwrap_or(part) } else { part };
+                let text = part.strip_prefix(BYTE_ORDER_MARK).filter(|_| i == 0).unwrap_or(part);
                 *part = ends.to_model(text).into_owned();
             }
         }
