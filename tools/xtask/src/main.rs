@@ -7,18 +7,22 @@ mod picture;
 mod run;
 mod setup;
 mod synthetic;
+mod tally;
 mod test;
 mod vulkan;
 mod web;
 
 use std::process::ExitCode;
+use test::Choice;
 
 const USAGE: &str = "\
 cargo xtask setup          install or name what building and running needs
 cargo xtask demo           set up, build, and fill a hole in a source file with the demo model
 cargo xtask web [--build]   build the npm package and the demo page, and serve the page on localhost
 cargo xtask picture        make README's picture anew from what the program prints
-cargo xtask test [--gpu]   set up and run every check and test, on lavapipe (--gpu: on this machine's own GPU)
+cargo xtask test            set up and run every check and test, on lavapipe
+cargo xtask test --quick    run only the lints and the faster native tests
+cargo xtask test --gpu      run everything on this machine's own GPU instead of lavapipe
 cargo xtask full-size 1B|6B  write a model of that size, load it in each format, and time it (8 to 14 GB of disk)
 cargo xtask synthetic …    write a full-size checkpoint of random weights (--help says more)";
 
@@ -37,8 +41,9 @@ fn main() -> ExitCode {
         ["web"] => web::serve(),
         ["web", "--build"] => web::build(),
         ["picture"] => picture::picture(),
-        ["test"] => test::test(false),
-        ["test", "--gpu"] => test::test(true),
+        ["test"] => test::test(Choice::default()),
+        ["test", "--quick"] => test::test(Choice { quick: true, ..Choice::default() }),
+        ["test", "--gpu"] => test::test(Choice { own_gpu: true, ..Choice::default() }),
         ["full-size", size] => full_size::measure(size),
         ["synthetic", ref options @ ..] => synthetic::write(called_from, options),
         _ => {
