@@ -136,11 +136,13 @@ impl Document {
         1 + self.parts.iter().map(|part| incoder::window::breaks(part)).sum::<usize>()
     }
 
-    /// Gives the parts and the results the form that the file has: with its line ends and its byte-order mark.
-    pub fn put_in_file_form(&mut self, made: &mut [Infilling]) {
+    /// Gives the parts and the results the form that the file has: with its line ends and its byte-order mark. The `published` results
+    /// stay as they are.
+    pub fn put_in_file_form(&mut self, made: &mut [Infilling], published: bool) {
         let (mark, ends) = (self.mark(), self.ends);
         for infill in made.iter_mut().flat_map(|made| made.infills.iter_mut().chain(&mut made.alternatives)) {
-            infill.text = ends.to_document(&whole_characters(&infill.text)).into_owned();
+            let text = if published { Cow::Borrowed(infill.text.as_str()) } else { whole_characters(&infill.text) };
+            infill.text = ends.to_document(&text).into_owned();
         }
         for part in &mut self.parts {
             if let Cow::Owned(changed) = ends.to_document(part) {

@@ -90,10 +90,7 @@ fn greedy_equals_the_recorded_tokens() {
                 "{}",
                 case.name
             );
-            assert_eq!(
-                crate::support::whole(&candidate.text),
-                crate::support::whole(&tokenizer.decode(&case.greedy24, false).unwrap())
-            );
+            assert_eq!(candidate.text, tokenizer.decode(&case.greedy24, false).unwrap());
             let candidate = one(&mut session, &tokenizer, prompt, &published);
             assert_eq!(candidate.ids, case.greedy24_stop_at_eos, "{}", case.name);
             let reason = if candidate.ids.len() < 24 { FinishReason::Eos } else { FinishReason::Length };

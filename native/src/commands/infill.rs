@@ -91,7 +91,8 @@ fn fill(
     let plain = !(global.json || args.diff || args.in_place || args.candidates > 1);
     let stays = args.retries == 1 && document.ends == LineEnds::AsTheyAre;
     let streams = plain && (output.is_terminal() || stays);
-    let mut growing = Growing { next: 0, quiet: global.quiet };
+    let published = args.shown.sentinels() == incoder::Sentinels::Parse;
+    let mut growing = Growing { next: 0, quiet: global.quiet, published };
     let lines = document.lines();
     if streams {
         output.exact(document.mark());
@@ -119,7 +120,7 @@ fn fill(
             break;
         }
     }
-    document.put_in_file_form(&mut made);
+    document.put_in_file_form(&mut made, published);
     let filled = &made[0];
     if global.json {
         let file = document.file.as_ref().map(|(path, _)| path.as_path());
@@ -166,6 +167,8 @@ struct Growing {
     /// The first part that was not shown yet.
     next: usize,
     quiet: bool,
+    /// Whether what is no character is shown, as in the published code.
+    published: bool,
 }
 
 impl Growing {
@@ -179,7 +182,7 @@ impl Growing {
             Event::Prefilled { index, .. } => self.reach(parts, index + 1, output),
             Event::Token { index, text, .. } | Event::End { index, text, .. } => {
                 self.reach(parts, index + 1, output);
-                output.filled(&whole_characters(text));
+                if self.published { output.filled(text) } else { output.filled(&whole_characters(text)) }
             }
             _ => {}
         }

@@ -145,6 +145,7 @@ pub async fn generate(
         taken: &taken,
         stops: &stops,
         lines: &LineRules::default(),
+        shows_half_characters: options.sentinels == Sentinels::Parse,
         max_new_tokens: options.max_new_tokens,
         candidates: options.candidates,
         lookup: options.lookup,

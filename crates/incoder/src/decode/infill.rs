@@ -333,6 +333,7 @@ impl Filler<'_> {
                 taken: taken.as_bytes(),
                 stops: &self.stops,
                 lines: &lines,
+                shows_half_characters: self.options.sentinels == Sentinels::Parse,
                 max_new_tokens: self.options.max_new_tokens,
                 candidates: self.options.candidates.max(1),
                 lookup: self.options.lookup,

@@ -25,6 +25,8 @@ pub(crate) struct Request<'a> {
     pub taken: &'a [u8],
     pub stops: &'a Stops,
     pub lines: &'a LineRules,
+    /// Whether a character that the text ends within is U+FFFD in it, as in the published code; otherwise it is left out.
+    pub shows_half_characters: bool,
     pub max_new_tokens: usize,
     pub candidates: usize,
     pub lookup: Lookup,
@@ -86,11 +88,14 @@ impl Branch<'_> {
         Ok(text)
     }
 
-    /// The text that was held back, now that nothing follows. Half a character is nobody's text.
-    fn end(&mut self) -> String {
+    /// The text that was held back, now that nothing follows.
+    fn end(&mut self, shows_half_characters: bool) -> String {
         self.unfinished = self.decoder.finish();
         let text = self.until.finish();
-        let text = self.lines.push(&text).0 + &self.lines.finish();
+        let mut text = self.lines.push(&text).0 + &self.lines.finish();
+        if shows_half_characters {
+            text += &std::mem::take(&mut self.unfinished);
+        }
         self.text += &text;
         text
     }
@@ -212,7 +217,7 @@ impl Request<'_> {
                 timings.accepted_tokens += right;
                 match branch.finish_reason {
                     Some(finish_reason) => {
-                        let text = branch.end();
+                        let text = branch.end(self.shows_half_characters);
                         on_event(Event::End { index, text: &text, finish_reason });
                     }
                     None => {
