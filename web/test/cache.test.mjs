@@ -163,6 +163,7 @@ test('a damaged cache is found and repaired', async () => {
   // The two that were sound are not downloaded again: only their lengths are asked for.
   assert.deepEqual(asked().filter((request) => request.endsWith('bytes=0-')).map((request) => request.split(' ')[0]).sort(), [
     'config.json',
+    'generation_config.json',
     'model.safetensors',
     'model.safetensors',
     'tokenizer.json',
