@@ -1,9 +1,9 @@
 //! `generate`, `score` and `rerank` on the CPU reference.
 
-use crate::support::{read, session, tiny, tokenizer};
+use crate::support::{cpu_and_gpu, folder, load, read, session, tiny, tokenizer};
 use incoder::{
-    Cancel, Candidate, Error, Event, FinishReason, GenerateOptions, Generation, Prompt, RankBy, RankOptions, Sampling,
-    Sentinels, Session, Tokenizer, generate, rerank, score, score_streaming,
+    Cancel, Candidate, Error, Event, FinishReason, GenerateOptions, Generation, Kv, Prompt, RankBy, RankOptions,
+    Sampling, Sentinels, Session, Tokenizer, generate, rerank, score, score_streaming,
 };
 use pollster::block_on;
 use proptest::prelude::*;
@@ -219,6 +219,31 @@ fn stop_texts_are_cut_wherever_they_begin() {
         assert_eq!(candidate.text, whole[..whole.find(stop).unwrap()]);
         assert_eq!(candidate.finish_reason, FinishReason::Stop);
     }
+}
+
+#[test]
+fn the_repetition_penalty_looks_at_so_many_of_the_last_tokens() {
+    let tokenizer = tokenizer("tok-512");
+    let prompt = Prompt::Ids(&[2, 71, 72, 73, 74]);
+    let mut texts = Vec::new();
+    for (name, device) in cpu_and_gpu() {
+        let mut session = load(&folder("tiny-a", "model.fp16.safetensors"), &device, Kv::F32, None);
+        let mut ids = |repetition_penalty, repeat_last_n| {
+            let sampling = Sampling { repetition_penalty, repeat_last_n, ..Sampling::greedy() };
+            let options = GenerateOptions { sampling, ignore_eos: true, ..greedy(40) };
+            one(&mut session, &tokenizer, prompt, &options).ids
+        };
+        let plain = ids(1.0, usize::MAX);
+        assert_eq!(ids(1e6, 0), plain, "{name}");
+        assert_eq!(ids(1e6, 45), ids(1e6, usize::MAX), "{name}");
+        for last in [1, 8] {
+            let ids = ids(1e6, last);
+            assert!(ids.windows(last + 1).all(|w| !w[..last].contains(&w[last])), "{name}: {ids:?}");
+            assert!(ids.windows(last + 2).any(|w| w[..=last].contains(&w[last + 1])), "{name}: {ids:?}");
+            texts.push(ids);
+        }
+    }
+    assert_eq!(texts[..2], texts[2..]);
 }
 
 #[test]

@@ -51,7 +51,7 @@ proptest! {
     ) {
         let tokenizer = tokenizer("tok-512");
         let text: String = words.iter().map(|&i| ["for i in range(", "n):\n", "    x = i\n", "return x "][i]).collect();
-        let sampling = Sampling { temperature, repetition_penalty, seed, top_k: 0, top_p: 0.9, min_p: 0.0 };
+        let sampling = Sampling { temperature, repetition_penalty, seed, top_k: 0, top_p: 0.9, ..Sampling::DEFAULT };
         let ids: Vec<u32> = tokenizer.encode(&text, Sentinels::Refuse).unwrap().into_iter().take(30).collect();
         let with = |lookup| {
             let options = GenerateOptions { stop: stop.iter().cloned().collect(), ..options(n, sampling, lookup) };

@@ -17,20 +17,40 @@ pub struct Sampling {
     pub min_p: f64,
     /// Makes tokens that are already in the context less probable; 1: no change.
     pub repetition_penalty: f64,
+    /// How many of the context's last tokens the repetition penalty looks at; [`usize::MAX`]: all of them.
+    pub repeat_last_n: usize,
     /// Equal seeds give equal texts on the same adapter.
     pub seed: u64,
 }
 
 impl Default for Sampling {
     fn default() -> Self {
-        Self { temperature: 0.2, top_k: 50, top_p: 0.95, min_p: 0.0, repetition_penalty: 1.0, seed: 0 }
+        Self::DEFAULT
     }
 }
 
 impl Sampling {
+    /// The published `infill()`'s.
+    pub const DEFAULT: Self = Self {
+        temperature: 0.2,
+        top_k: 50,
+        top_p: 0.95,
+        min_p: 0.0,
+        repetition_penalty: 1.0,
+        repeat_last_n: usize::MAX,
+        seed: 0,
+    };
+
     /// The most probable token each time.
     pub fn greedy() -> Self {
         Self { temperature: 0.0, ..Self::default() }
+    }
+
+    /// What the repetition penalty looks at of a prompt and the tokens after it.
+    pub(crate) fn penalized<'t>(&self, prompt: &'t [u32], ids: &'t [u32]) -> [&'t [u32]; 2] {
+        let last = |tokens: &'t [u32], n: usize| &tokens[tokens.len().saturating_sub(n)..];
+        let ids = last(ids, self.repeat_last_n);
+        [last(prompt, self.repeat_last_n - ids.len()), ids]
     }
 
     /// Whether two runs give the same tokens whatever the seed.

@@ -1,7 +1,7 @@
 //! Groups of options that several commands have.
 
 use super::values::{
-    Ids, Seed, above_zero, at_least_zero, at_most_all, layers, parse_ids, probability, seed, share, tokens,
+    Ids, Seed, above_zero, at_least_zero, at_most_all, last_tokens, layers, parse_ids, probability, seed, share, tokens,
 };
 use clap::{Args, ValueEnum, ValueHint};
 use clap_complete::engine::ArgValueCompleter;
@@ -190,6 +190,9 @@ pub struct Decoding {
     /// Divide the logits of tokens already in the text by this
     #[arg(long, value_name = "R", default_value_t = 1.0, value_parser = above_zero)]
     pub repeat_penalty: f64,
+    /// How many of the last tokens --repeat-penalty looks at (left out, or -1: all of them)
+    #[arg(long, value_name = "N", value_parser = last_tokens, allow_negative_numbers = true)]
+    pub repeat_last_n: Option<usize>,
     /// The same seed gives the same text on the same GPU (left out, or -1: a new one every time)
     #[arg(short, long, value_parser = seed, allow_negative_numbers = true)]
     seed: Option<Seed>,

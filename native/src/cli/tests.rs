@@ -42,6 +42,8 @@ fn llama_cpp_habits_are_understood() {
     for all in ["-1", "0"] {
         assert_eq!(generate(&["--top-k", all]).decoding.top_k, 0);
     }
+    assert_eq!(generate(&["--repeat-last-n", "64"]).decoding.repeat_last_n, Some(64));
+    assert_eq!(generate(&["--repeat-last-n", "-1"]).decoding.repeat_last_n, Some(usize::MAX));
     assert_eq!(generate(&["--min-p", "0.05"]).decoding.min_p, 0.05);
     assert_eq!(generate(&["-r", "a", "--stop", "b", "--reverse-prompt", "c"]).stop, ["a", "b", "c"]);
     assert_eq!(generate(&["-ngl", "0", "-t", "8"]).device.select().as_deref(), Some("cpu"));

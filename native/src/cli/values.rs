@@ -34,6 +34,12 @@ pub(super) fn new_tokens(text: &str) -> Result<usize, String> {
 /// More tokens than any context holds.
 pub const UNTIL_THE_END: usize = u32::MAX as usize;
 
+/// As many tokens as said, or for a negative number all of them.
+pub(super) fn last_tokens(text: &str) -> Result<usize, String> {
+    let number = text.parse::<i64>().map_err(|_| "not a whole number".to_owned())?;
+    Ok(usize::try_from(number).unwrap_or(usize::MAX))
+}
+
 pub(super) fn at_most_all(text: &str) -> Result<usize, String> {
     let number = text.parse::<i64>().map_err(|_| "not a whole number".to_owned())?;
     Ok(usize::try_from(number).unwrap_or(0))

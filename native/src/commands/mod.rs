@@ -27,6 +27,7 @@ fn sampling(flags: &Decoding) -> Sampling {
         top_p: flags.top_p,
         min_p: flags.min_p,
         repetition_penalty: flags.repeat_penalty,
+        repeat_last_n: flags.repeat_last_n.unwrap_or(usize::MAX),
         seed,
     }
 }

@@ -232,7 +232,8 @@ impl Request<'_> {
             let drafted = pushes.len() > live.len();
             let push = |&(i, id): &(usize, u32)| {
                 let branch: &Branch<'_> = &branches[i];
-                Push { branch: i, id, context: [self.prompt, &branch.ids], draw: self.draw(branch, i) }
+                let context = sampler.sampling().penalized(self.prompt, &branch.ids);
+                Push { branch: i, id, context, draw: self.draw(branch, i) }
             };
             let own: Vec<Push<'_>> = pushes[..live.len()].iter().map(push).collect();
             let free = live.iter().all(|&i| branches[i].remaining.is_empty());
@@ -279,7 +280,8 @@ impl Request<'_> {
         healer: Option<&Healer<'_>>,
     ) -> Result<u32> {
         let held_to = healer.filter(|_| !branch.remaining.is_empty()).map(|healer| healer.allowed(&branch.remaining));
-        let context = self.prompt.iter().chain(&branch.ids).copied();
+        let context = sampler.sampling().penalized(self.prompt, &branch.ids);
+        let context = context.into_iter().flatten().copied();
         sampler.sample(logits, held_to.as_deref(), context, self.draw(branch, candidate))
     }
 

@@ -164,7 +164,7 @@ impl Chooser {
 
     /// Says how the steps to come choose.
     pub fn start(&self, choosing: &Choosing<'_>) {
-        let Sampling { temperature, top_k, top_p, min_p, repetition_penalty, seed } = choosing.sampling;
+        let Sampling { temperature, top_k, top_p, min_p, repetition_penalty, seed, .. } = choosing.sampling;
         let mut stops = [NONE; MOST_STOPS];
         stops.iter_mut().zip(choosing.stops).for_each(|(to, stop)| *to = *stop);
         let choice = Choice {
