@@ -239,7 +239,8 @@ fn the_repetition_penalty_looks_at_so_many_of_the_last_tokens() {
         for last in [1, 8] {
             let ids = ids(1e6, last);
             assert!(ids.windows(last + 1).all(|w| !w[..last].contains(&w[last])), "{name}: {ids:?}");
-            assert!(ids.windows(last + 2).any(|w| w[..=last].contains(&w[last + 1])), "{name}: {ids:?}");
+            // What is farther back may come again.
+            assert!((1..ids.len()).any(|i| ids[..i].contains(&ids[i])), "{name}: {ids:?}");
             texts.push(ids);
         }
     }
