@@ -1,4 +1,4 @@
-/** Ghost text for any editor: where suggestions come from, and the arithmetic of what is shown and taken of them. It keeps no state. */
+/** Ghost text for any editor: where suggestions come from, and the arithmetic of what is shown and taken of them. */
 
 import type { InfillInput, InfillOptions, Infilling, TokenEvent } from './types.js';
 
@@ -86,4 +86,102 @@ export function firstWord(text: string): string {
 /** The first line of `text` with the line breaks before it: what one press of Shift+Tab takes. Empty only for ''. */
 export function firstLine(text: string): string {
   return /^\n*[^\n]*/.exec(text)?.[0] ?? '';
+}
+
+/**
+ * What of `text`, written at the cursor, is worth offering: '' where nothing is. Where code stands behind the cursor on its line, no more
+ * than the rest of that line, without what stands there already.
+ */
+export function offered(text: string, suffix: string): string {
+  const end = suffix.indexOf('\n');
+  const rest = end < 0 ? suffix : suffix.slice(0, end);
+  const below = end < 0 ? '' : suffix.slice(end + 1);
+  const blank = rest.trim() === '';
+  const shown = blank ? text : trimOverlap(text.split('\n', 1)[0] ?? '', rest);
+  if (shown.trim() === '' || shown.trim() === rest.trim()) return '';
+  // The lines that follow are no suggestion.
+  const repeated = blank && below.trim() !== '' && (below.trimStart() + '\n').startsWith(`${shown.trim()}\n`);
+  return repeated ? '' : shown;
+}
+
+/** How long a suggestion is still written after its request was aborted: the next keystroke may go on with it. */
+const GRACE_MS = 500;
+
+/**
+ * Whole suggestions for editors that ask anew after every keystroke. While the user types what is being written, the request under way
+ * goes on and serves the next ones, too; anything else stops it.
+ */
+export class TypingAlong {
+  private latest: Writing | null = null;
+
+  constructor(private readonly complete: Complete) {}
+
+  /** Whether the suggestion for this cursor is being written already, so that there is no reason to wait before asking for it. */
+  goesOn(prefix: string, suffix: string): boolean {
+    return this.latest?.serves(prefix, suffix) ?? false;
+  }
+
+  /** The suggestion for a cursor; '' when there is none, or when it was aborted. */
+  suggest({ prefix, suffix, signal }: GhostContext): Promise<string> {
+    if (!this.latest?.serves(prefix, suffix)) {
+      this.latest?.stop();
+      this.latest = new Writing(this.complete, prefix, suffix);
+    }
+    return this.latest.rest(prefix, signal);
+  }
+}
+
+/** A suggestion that is being written. */
+class Writing {
+  private raw = '';
+  private done = false;
+  private waiting = 0;
+  private readonly abort = new AbortController();
+  private readonly whole: Promise<void>;
+
+  constructor(
+    complete: Complete,
+    private readonly prefix: string,
+    private readonly suffix: string,
+  ) {
+    this.whole = this.write(complete);
+    // Whoever waits for it is told; nobody may be left.
+    this.whole.catch(() => undefined);
+  }
+
+  private async write(complete: Complete): Promise<void> {
+    const answer = complete({ prefix: this.prefix, suffix: this.suffix, signal: this.abort.signal });
+    if (Symbol.asyncIterator in answer) for await (const text of answer) this.raw += text;
+    else this.raw = await answer;
+    this.done = true;
+  }
+
+  /** Whether this is what to write at that cursor: nothing but its beginning was typed since. */
+  serves(prefix: string, suffix: string): boolean {
+    if (this.abort.signal.aborted || !prefix.startsWith(this.prefix)) return false;
+    // A closing bracket that the editor added behind the cursor is one character more.
+    if (suffix !== this.suffix && suffix.slice(1) !== this.suffix) return false;
+    const typed = prefix.slice(this.prefix.length);
+    return this.raw.startsWith(typed) || (!this.done && typed.startsWith(this.raw));
+  }
+
+  /** What is left of it at that cursor, once it is whole; '' after an abort, and where something else was typed meanwhile. */
+  async rest(prefix: string, signal: AbortSignal): Promise<string> {
+    this.waiting += 1;
+    const aborted = new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
+    try {
+      await Promise.race([this.whole, signal.aborted ? undefined : aborted]);
+    } finally {
+      this.waiting -= 1;
+    }
+    if (signal.aborted) {
+      setTimeout(() => this.waiting === 0 && this.stop(), GRACE_MS);
+      return '';
+    }
+    return consumeTyped(this.raw, prefix.slice(this.prefix.length)) ?? '';
+  }
+
+  stop(): void {
+    if (!this.done) this.abort.abort();
+  }
 }

@@ -1,0 +1,38 @@
+import { useEffect, useRef, useState } from 'react';
+import { createRoot } from 'react-dom/client';
+import * as monaco from 'monaco-editor';
+import EditorWorker from 'monaco-editor/esm/vs/editor/editor.worker?worker';
+import { InCoder } from 'incoder';
+import { inlineCompletions } from 'incoder/monaco';
+
+self.MonacoEnvironment = { getWorker: () => new EditorWorker() };
+
+let model = null;
+monaco.languages.registerInlineCompletionsProvider('python', inlineCompletions({ engine: () => model }));
+
+const START = `def area(width, height):
+    """The area of a rectangle."""
+    return `;
+
+function Ide() {
+  const [status, setStatus] = useState('Loading the model …');
+  const element = useRef(null);
+
+  useEffect(() => {
+    const editor = monaco.editor.create(element.current, { value: START, language: 'python', automaticLayout: true });
+    editor.setPosition({ lineNumber: 3, column: 12 });
+    editor.focus();
+    return () => editor.dispose();
+  }, []);
+
+  useEffect(() => {
+    InCoder.load('demo', { baseUrl: '/' }).then(
+      (loaded) => ((model = loaded), setStatus('Ready: type, and accept a suggestion with Tab.')),
+      (error) => setStatus(`The model could not be loaded: ${error.message}`),
+    );
+  }, []);
+
+  return [<div role="status" key="status">{status}</div>, <div ref={element} key="editor" />];
+}
+
+createRoot(document.getElementById('root')).render(<Ide />);
