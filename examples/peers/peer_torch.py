@@ -20,6 +20,8 @@ class Model:
         )
         # Made in the dtype and on the device where it stays, so that there is never a second copy.
         torch.set_default_dtype(DTYPES[job["dtype"]])
+        if job["device"] == "cuda":
+            torch.set_default_device("cuda")
         with torch.inference_mode():
             self.model = transformers.XGLMForCausalLM(config).eval().to(job["device"])
         self.device, self.cache = job["device"], None

@@ -5,7 +5,7 @@ use crate::failure::{Failure, MODEL, NO_GPU, Result};
 use crate::hub::{self, Needs};
 use crate::terminal::{Interrupt, Loading, note};
 use crate::{Global, fastest, model_folder, tuning};
-use incoder::{Config, Device, Error, Folder, Gpu, GpuOptions, LoadOptions, MemoryPlan, Session, Tokenizer};
+use incoder::{Config, Device, Disabled, Error, Folder, Gpu, GpuOptions, LoadOptions, MemoryPlan, Session, Tokenizer};
 use std::ffi::{OsStr, OsString};
 
 /// tokenizer.json of a vocabulary of 50,000 has 2 MB; anything near this is not one.
@@ -124,7 +124,7 @@ pub fn load(origin: Origin<'_>, on: &Device, options: &LoadOptions, global: &Glo
             Origin::Random(config) => config.clone(),
         };
         let on = match on {
-            Device::Gpu(gpu) => Device::Gpu(tuning::tuned(gpu, &config).await?),
+            Device::Gpu(gpu) => Device::Gpu(tuning::tuned(gpu, &config, global.quiet).await?),
             other => other.clone(),
         };
         let loaded = match origin {
@@ -152,7 +152,7 @@ pub fn choose(select: Option<&str>, is_small: bool, quiet: bool) -> Result<Devic
         tracing::info!("computing on the CPU, in one thread");
         return Ok(Device::Cpu);
     }
-    let options = GpuOptions { adapter: select.map(String::from), ..GpuOptions::default() };
+    let options = GpuOptions { adapter: select.map(String::from), disabled: disabled()?, ..GpuOptions::default() };
     match pollster::block_on(Gpu::open(&options)) {
         Ok(gpu) => Ok(Device::Gpu(gpu)),
         Err(Error::NoAdapter { .. }) if select.is_none() && is_small => {
@@ -162,6 +162,12 @@ pub fn choose(select: Option<&str>, is_small: bool, quiet: bool) -> Result<Devic
         Err(Error::NoAdapter { .. }) if select.is_some() => Err(no_such_gpu(select.unwrap_or_default())),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Optional paths of the engine that `INCODER_DISABLE` switches off.
+fn disabled() -> Result<Disabled> {
+    let names = std::env::var("INCODER_DISABLE").unwrap_or_default();
+    names.parse().map_err(|error| Failure::usage(format!("INCODER_DISABLE: {error}")))
 }
 
 fn no_such_gpu(name: &str) -> Failure {

@@ -90,6 +90,7 @@ fn run(cli: &Cli) -> Result<()> {
         Some(Command::Plan(args)) => commands::plan::run(args, &global),
         Some(Command::Bench(args)) => commands::bench::run(args, &global),
         Some(Command::Models(models)) => commands::models::run(models, &global),
+        Some(Command::Doctor(args)) => commands::doctor::run(args, &global),
         Some(Command::Devices) => commands::devices::run(&global),
         Some(Command::Completions { .. } | Command::Man { .. }) if global.json => {
             Err(Failure::usage("what is printed is for another program as it is: there is no JSON form of it"))

@@ -1,15 +1,26 @@
-//! Where workgroup shapes that were measured are kept from run to run: a file in the user's cache folder.
+//! Where what was found of a GPU is kept from run to run, the workgroup shapes that suit it and what it computes wrong: a file in the
+//! user's cache folder.
 
-use incoder::{Config, Gpu};
+use crate::terminal::note;
+use incoder::{Config, Gpu, Tuned};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// The file, in the user's cache folder.
 const FILE: &str = "incoder/tuning.json";
 
-/// `gpu` with the shapes that suit it and `config` best: measured the first time, then taken from the file. A file that
-/// cannot be read or written costs about a second and nothing else.
-pub async fn tuned(gpu: &Gpu, config: &Config) -> incoder::Result<Gpu> {
+/// `gpu` with the shapes that suit it and `config` best, and without what it computes wrong, which is said: found out the first time,
+/// then taken from the file. A file that cannot be read or written costs about two seconds and nothing else.
+pub async fn tuned(gpu: &Gpu, config: &Config, quiet: bool) -> incoder::Result<Gpu> {
+    let tuned = kept(gpu, config).await?;
+    if let Some(warning) = tuned.warning {
+        note(quiet, &format!("{warning}; `incoder doctor` tells more"));
+    }
+    Ok(tuned.gpu)
+}
+
+/// The same, with what is to be said.
+pub async fn kept(gpu: &Gpu, config: &Config) -> incoder::Result<Tuned> {
     let file = file(FILE, |name| std::env::var_os(name));
     let report = gpu.report();
     let adapter = format!("{}, {}, {}", report.name, report.backend, report.driver);
@@ -20,7 +31,7 @@ pub async fn tuned(gpu: &Gpu, config: &Config) -> incoder::Result<Gpu> {
     {
         tracing::info!("what was measured is not kept: {error}");
     }
-    Ok(tuned.gpu)
+    Ok(tuned)
 }
 
 /// Where `name` is kept; nowhere without a home folder.

@@ -50,9 +50,9 @@ pub use decode::infill::{HoleEnd, Infill, InfillOptions, Infilling, LOOK_BACK_LI
 pub use decode::score::{RankBy, RankOptions, Ranked, Score, rerank, score, score_streaming};
 pub use decode::speculative::Lookup;
 pub use engine::forward::Kv;
-pub use engine::gpu::{self, AdapterReport, Arrays, Gpu, GpuOptions, MemoryLimits, Tuning};
+pub use engine::gpu::{self, AdapterReport, Arrays, Disabled, Gpu, GpuOptions, MemoryLimits, Tuning};
 pub use engine::load::{Device, LoadOptions, Progress};
-pub use engine::{KernelTime, MemoryPlan, Tuned};
+pub use engine::{KernelCheck, KernelTime, MemoryPlan, Tuned};
 pub use error::{Error, Result};
 pub use sampling::{Draw, LogProbs, Sampler, Sampling};
 pub use session::{Prefill, Push, Session};

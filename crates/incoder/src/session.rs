@@ -5,6 +5,7 @@ use crate::checkpoint::config::Config;
 use crate::decode::speculative::Experience;
 use crate::engine::backend::Backend;
 use crate::engine::forward::{Column, Kv};
+use crate::engine::gpu::Gpu;
 use crate::engine::{Choosing, KernelTime};
 use crate::error::{Error, Result};
 use crate::sampling::{Draw, Sampler};
@@ -95,6 +96,11 @@ impl Session {
     /// The model's configuration.
     pub fn config(&self) -> &Config {
         self.backend.config()
+    }
+
+    /// The GPU that computes, without the paths that it refused to compile; `None` on the CPU.
+    pub fn gpu(&self) -> Option<&Gpu> {
+        self.backend.gpu()
     }
 
     /// Tokens the KV cache holds.

@@ -1,12 +1,14 @@
 //! The command line: what can be said, and what it means. Names follow llama.cpp's where it has one.
 
 mod bench;
+mod doctor;
 mod options;
 #[cfg(test)]
 mod tests;
 mod values;
 
 pub use bench::{Bench, Shape, Table};
+pub use doctor::Doctor;
 pub use options::{Decoding, Device, Kv, Model, Overflow, Prompt, Shown};
 pub use values::{Ids, parse_ids, unescaped};
 
@@ -29,6 +31,7 @@ Exit codes:
 
 Environment:
   INCODER_MODEL, INCODER_DEVICE   what -m and -d are when they are left out
+  INCODER_DISABLE   paths of the engine to do without, with commas between them: subgroups, textures, tiles, tuning, choosing
   HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE   as for Python's huggingface_hub
 
 Meta's InCoder weights are licensed CC-BY-NC 4.0 (no commercial use). They are not part of this program.";
@@ -74,6 +77,8 @@ pub enum Command {
     Plan(Plan),
     /// Time a model or random weights on a GPU, and hold that against what the GPU can do
     Bench(Bench),
+    /// Check that a GPU computes right, kernel by kernel, and say what to switch off where it does not
+    Doctor(Doctor),
     /// List the GPUs, their limits, and whether the 1B and 6B models fit
     Devices,
     /// Print the completion script of a shell

@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod convert;
 pub mod devices;
+pub mod doctor;
 pub mod generate;
 pub mod infill;
 pub mod models;

@@ -1,7 +1,7 @@
 //! The oracle's models, on the CPU and on every variant of the GPU kernels.
 #![allow(dead_code)]
 
-use incoder::{Device, Gpu, GpuOptions, Kv, LoadOptions, MemoryFolder, Session, Tokenizer, Tuning};
+use incoder::{Device, Disabled, Gpu, GpuOptions, Kv, LoadOptions, MemoryFolder, Session, Tokenizer, Tuning};
 use std::path::{Path, PathBuf};
 
 /// A text without what half a character at its end is decoded to: the engine leaves it out, the published code shows it.
@@ -59,14 +59,15 @@ pub fn cpu_and_gpu() -> Vec<(&'static str, Device)> {
 
 /// The CPU reference and every variant of the GPU kernels, forced.
 pub fn devices() -> Vec<(&'static str, Device)> {
+    let disabled = Disabled { subgroups: true, ..Default::default() };
     let hardware = Some(Tuning::HARDWARE);
     let software = Some(Tuning::SOFTWARE);
     vec![
         ("cpu", Device::Cpu),
         ("software", gpu(GpuOptions { tuning: software, ..Default::default() })),
-        ("software, no subgroups", gpu(GpuOptions { tuning: software, no_subgroups: true, ..Default::default() })),
+        ("software, no subgroups", gpu(GpuOptions { tuning: software, disabled, ..Default::default() })),
         ("hardware", gpu(GpuOptions { tuning: hardware, ..Default::default() })),
-        ("hardware, no subgroups", gpu(GpuOptions { tuning: hardware, no_subgroups: true, ..Default::default() })),
+        ("hardware, no subgroups", gpu(GpuOptions { tuning: hardware, disabled, ..Default::default() })),
         ("split matrices", gpu(GpuOptions { max_binding_bytes: Some(300_000), ..Default::default() })),
     ]
 }

@@ -74,7 +74,10 @@ pub(super) async fn measure(gpu: &Gpu, config: &Config) -> Result<Autotuned> {
     let mut tried = Vec::new();
     let own = gpu.tuning();
     let one = harness.fastest(1, own, of_one(own), &mut tried).await?;
-    let tuning = harness.fastest(COLUMNS, one, of_tiles(one), &mut tried).await?;
+    let tuning = match gpu.disabled().tiles {
+        true => one,
+        false => harness.fastest(COLUMNS, one, of_tiles(one), &mut tried).await?,
+    };
     Ok(Autotuned { tuning, tried })
 }
 

@@ -3,6 +3,7 @@
 use crate::checkpoint::config::Config;
 use crate::engine::cpu::Reference;
 use crate::engine::forward::{Column, Kv};
+use crate::engine::gpu::Gpu;
 use crate::engine::{Choosing, Plan, Told};
 use crate::error::Result;
 
@@ -18,6 +19,14 @@ impl Backend {
         match self {
             Self::Cpu(model) => model.config(),
             Self::Gpu(plan) => plan.config(),
+        }
+    }
+
+    /// The GPU, unless it is the CPU that computes.
+    pub fn gpu(&self) -> Option<&Gpu> {
+        match self {
+            Self::Cpu(_) => None,
+            Self::Gpu(plan) => Some(&plan.gpu),
         }
     }
 
@@ -79,6 +88,7 @@ impl Backend {
     ) -> Option<Result<Vec<Told>>> {
         match self {
             Self::Cpu(_) => None,
+            Self::Gpu(plan) if plan.gpu.disabled().choosing => None,
             Self::Gpu(plan) => Some(plan.next(columns, left, choosing).await),
         }
     }

@@ -2,8 +2,10 @@
 
 mod autotune;
 pub(crate) mod backend;
+mod check;
 mod choose;
 pub(crate) mod cpu;
+mod fallback;
 pub(crate) mod forward;
 pub mod gpu;
 pub(crate) mod load;
@@ -20,6 +22,7 @@ mod tests;
 mod tuned;
 mod weights;
 
+pub use check::KernelCheck;
 pub(crate) use choose::{Choosing, Told};
 pub use memory::MemoryPlan;
 pub(crate) use plan::Plan;

@@ -1,6 +1,7 @@
 //! The forward step over named buffers: the recipe of the model, laid out once at load.
 
 use super::choose::{Chooser, Choosing, Started, Told, record_bytes};
+use super::fallback;
 use super::memory::{MemoryPlan, max_columns};
 use super::step::{OVERFLOW_BYTES, Shapes, Step};
 use super::weights::{BLOCK_ROWS, Weights};
@@ -11,6 +12,7 @@ use crate::engine::load::{LoadOptions, Loaded, Progress};
 use crate::engine::tensors::Origin;
 use crate::error::{Error, Result};
 use std::collections::VecDeque;
+use std::time::Duration;
 
 /// Bytes of the table of positions that are computed and uploaded together.
 const POSITIONS_AT_ONCE_BYTES: usize = 32 << 20;
@@ -19,6 +21,10 @@ pub(super) const MAX_LOGITS: usize = 16;
 
 /// Steps on their way at once when tokens are chosen on the GPU: one that computes, and one that is ready to.
 const STEPS_AHEAD: usize = 2;
+/// The most of them, where it takes long until a result is handed over.
+const MOST_STEPS_AHEAD: usize = 16;
+/// A step that takes at least so long never waits for one to be handed over.
+const SHORT_STEP_MS: f64 = 6.0;
 
 /// A loaded model: weights, KV cache and the dispatches of one step.
 #[derive(Debug)]
@@ -34,6 +40,8 @@ pub(crate) struct Plan {
     pub(super) step: Step,
     pub(super) chooser: Chooser,
     pub(super) chain: Chain,
+    /// Steps on their way at once.
+    ahead: usize,
 }
 
 /// Steps of the same columns, every one with the tokens that the one before chose.
@@ -117,10 +125,12 @@ impl Plan {
         let bytes = MemoryPlan::new(config, capacity, kv, &limits).total();
         let shapes = Shapes::new(config, capacity, kv);
         let load = async || {
-            let activations = Activations::new(gpu, config, capacity, max_columns).await?;
-            let total = Step::pipelines(gpu);
+            let mut gpu = gpu.clone();
+            let activations = Activations::new(&gpu, config, capacity, max_columns).await?;
+            let total = Step::pipelines(&gpu);
             let mut compiled = |done| on_progress(Progress::Compile { done, total });
-            let mut step = Step::new(gpu, shapes.clone(), &mut compiled).await?;
+            let mut step = fallback::compile(&mut gpu, &shapes, &mut compiled).await?;
+            let gpu = &gpu;
             let most = MAX_LOGITS.min(max_columns);
             let chooser = Chooser::new(gpu, config.vocab_size, most, &activations.logits, step.state()).await?;
             let tensors = origin.open(config).await?;
@@ -128,11 +138,14 @@ impl Plan {
             let weights = Weights::load(gpu, config, &tensors, &mut |parameters| loaded.add(parameters)).await?;
             loaded.finish();
             Self::lay_out(gpu, &shapes, &mut step, &activations, &weights)?;
-            Ok((weights, activations, step, chooser))
+            Ok((gpu.clone(), weights, activations, step, chooser))
         };
-        let (weights, activations, step, chooser) = gpu.allocating("the model and its KV cache", bytes, load).await?;
-        let (gpu, config, chain) = (gpu.clone(), config.clone(), Chain::default());
-        let mut plan = Self { gpu, config, capacity, max_columns, weights, activations, kv, step, chooser, chain };
+        let loaded = gpu.allocating("the model and its KV cache", bytes, load).await?;
+        let (gpu, weights, activations, step, chooser) = loaded;
+        let ahead = steps_ahead(gpu.idle_wait().await?);
+        let (config, chain) = (config.clone(), Chain::default());
+        let mut plan =
+            Self { gpu, config, capacity, max_columns, weights, activations, kv, step, chooser, chain, ahead };
         if options.warm_up {
             on_progress(Progress::WarmUp { done: 0, total: 1 });
             plan.warm_up().await?;
@@ -244,7 +257,7 @@ impl Plan {
             self.step.write_state(columns, columns.len());
             self.submit(columns, 0)?;
         }
-        while self.chain.on_their_way.len() < STEPS_AHEAD.min(1 + left) {
+        while self.chain.on_their_way.len() < self.ahead.min(1 + left) {
             self.submit(columns, self.chain.on_their_way.len() as u32)?;
         }
         let Some((staging, reading)) = self.chain.on_their_way.pop_front() else { return Ok(Vec::new()) };
@@ -291,10 +304,28 @@ impl Plan {
     }
 }
 
+/// Steps that are to be on their way at once where an idle GPU is waited for so long.
+fn steps_ahead(idle_wait: Duration) -> usize {
+    let more = idle_wait.as_secs_f64() * 1e3 / SHORT_STEP_MS;
+    (STEPS_AHEAD + more as usize).min(MOST_STEPS_AHEAD)
+}
+
 impl Chain {
     /// Nobody wants what is on its way.
     pub(super) fn forget(&mut self) {
         self.columns.clear();
         self.on_their_way.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_later_a_result_comes_the_more_steps_are_on_their_way() {
+        for (wait_ms, steps) in [(0.0, 2), (0.2, 2), (5.0, 2), (20.0, 5), (100.0, 16), (1000.0, 16)] {
+            assert_eq!(steps_ahead(Duration::from_secs_f64(wait_ms / 1e3)), steps, "{wait_ms} ms");
+        }
     }
 }

@@ -95,6 +95,11 @@ impl Source {
         let enable =
             if (self.subgroups || together) && cfg!(target_arch = "wasm32") { "enable subgroups;" } else { "" };
         let text = [enable, &before, self.text].join("\n");
+        #[cfg(test)]
+        let text = match gpu.spoilt {
+            Some([name, from, to]) if name == self.name => text.replace(from, to),
+            _ => text,
+        };
         let source = wgpu::ShaderSource::Wgsl(text.into());
         gpu.device.create_shader_module(wgpu::ShaderModuleDescriptor { label: Some(self.name), source })
     }

@@ -1,21 +1,23 @@
 //! The GPU: adapters, the device and its limits, kernels, and bytes going in and out.
 
 mod array;
+mod disabled;
 mod kernel;
 mod limits;
 mod measure;
 pub(crate) mod shaders;
 mod streaming;
+mod tuning;
 
 pub use array::Arrays;
-#[cfg(test)]
-pub(crate) use array::TEXEL_BYTES;
-pub(crate) use array::{Array, Texel};
+pub(crate) use array::{Array, TEXEL_BYTES, Texel};
+pub use disabled::Disabled;
 pub(crate) use kernel::{Binding, Kernel, Resource, Source, bind, layout};
 pub use limits::MemoryLimits;
 pub(crate) use measure::SETTLE_BYTES;
 pub use measure::StagingCopy;
 pub use streaming::{AdapterSpeed, ReadRate};
+pub use tuning::Tuning;
 
 use crate::error::{Error, Result};
 use std::sync::{Arc, Mutex};
@@ -25,8 +27,8 @@ use std::sync::{Arc, Mutex};
 pub struct GpuOptions {
     /// An adapter by its index in [`Gpu::list`], or by a part of its name in any case; `None`: the fastest one.
     pub adapter: Option<String>,
-    /// Do without subgroup operations even where the adapter has them: the slow path, for tests.
-    pub no_subgroups: bool,
+    /// Optional paths that are switched off.
+    pub disabled: Disabled,
     /// The device will have subgroup operations although the API does not list them: wgpu cannot ask a browser for the
     /// feature, so the page adds it to the request itself.
     pub assume_subgroups: bool,
@@ -38,82 +40,10 @@ pub struct GpuOptions {
     pub max_binding_bytes: Option<u64>,
 }
 
-/// How much parallelism the kernels use inside a workgroup. The results are the same within rounding.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Tuning {
-    /// Where weights, activations and the KV cache lie.
-    pub arrays: Arrays,
-    /// Whether eight threads read the inputs of a matrix together and hand them round. Only where a subgroup has exactly
-    /// eight; elsewhere it is as if it were false.
-    pub together: bool,
-    /// Most tokens that one read of the weights serves: 1, 2, 4 or 8. More is faster, and takes longer to compile.
-    pub linear_columns: u32,
-    /// Threads that share eight rows of a matrix, for steps of one token: a power of two.
-    pub linear_slices: u32,
-    /// Blocks of 64 rows that a workgroup computes, for steps of one token.
-    pub linear_blocks: u32,
-    /// Threads that share eight rows of a matrix, for `linear_columns` tokens at once: a power of two. Fewer take more.
-    pub tile_slices: u32,
-    /// Blocks of 64 rows that a workgroup computes, for several tokens at once.
-    pub tile_blocks: u32,
-    /// Threads of a layer norm.
-    pub norm_threads: u32,
-    /// Threads of a workgroup that computes attention scores.
-    pub score_threads: u32,
-    /// Threads that share eight of a head's values.
-    pub value_slices: u32,
-    /// Threads that choose a token.
-    pub choose_threads: u32,
-}
-
 /// The [`AdapterReport::kind`] of an adapter that computes on the CPU.
 const SOFTWARE: &str = "software";
 /// Threads that read inputs together: `LANES` of linear.wgsl.
 const TOGETHER: u32 = 8;
-
-impl Tuning {
-    /// For adapters that run on the CPU, where a barrier costs more than it saves and a texel less than a buffer's words.
-    pub const SOFTWARE: Self = Self {
-        arrays: Arrays::Textures,
-        together: false,
-        linear_columns: 4,
-        linear_slices: 1,
-        linear_blocks: 1,
-        tile_slices: 1,
-        tile_blocks: 1,
-        norm_threads: 8,
-        score_threads: 16,
-        value_slices: 1,
-        choose_threads: 8,
-    };
-    /// For Mesa's llvmpipe.
-    pub const LLVMPIPE: Self =
-        Self { arrays: Arrays::StorageTextures, together: true, linear_columns: 8, ..Self::SOFTWARE };
-    /// For hardware, where many threads hide the memory's latency.
-    pub const HARDWARE: Self = Self {
-        arrays: Arrays::Buffers,
-        together: false,
-        linear_columns: 8,
-        linear_slices: 32,
-        linear_blocks: 1,
-        tile_slices: 8,
-        tile_blocks: 1,
-        norm_threads: 128,
-        score_threads: 64,
-        value_slices: 16,
-        choose_threads: 64,
-    };
-}
-
-impl Tuning {
-    fn of(report: &AdapterReport) -> Self {
-        match report.kind.as_str() {
-            SOFTWARE if report.name.contains("llvmpipe") => Self::LLVMPIPE,
-            SOFTWARE => Self::SOFTWARE,
-            _ => Self::HARDWARE,
-        }
-    }
-}
 
 /// What an adapter is and allows, as far as the engine cares.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -180,7 +110,12 @@ pub struct Gpu {
     report: Arc<AdapterReport>,
     tuning: Tuning,
     limits: MemoryLimits,
-    use_subgroups: bool,
+    disabled: Disabled,
+    /// The shapes for the adapter's kind.
+    untuned: Tuning,
+    /// A shader, a part of its text and what stands there instead: for tests of what happens when a kernel is broken.
+    #[cfg(test)]
+    pub(crate) spoilt: Option<[&'static str; 3]>,
     /// The first failure that nobody was waiting for: validation, memory or a lost device.
     fault: Arc<Mutex<Option<Error>>>,
 }
@@ -209,9 +144,8 @@ impl Gpu {
         if options.assume_software {
             SOFTWARE.clone_into(&mut report.kind);
         }
-        let use_subgroups = report.subgroups && !options.no_subgroups;
         let mut required_features = adapter.features() & wgpu::Features::TIMESTAMP_QUERY;
-        if use_subgroups && !options.assume_subgroups {
+        if report.subgroups && !options.disabled.subgroups && !options.assume_subgroups {
             required_features |= wgpu::Features::SUBGROUP;
         }
         let descriptor = wgpu::DeviceDescriptor {
@@ -234,11 +168,23 @@ impl Gpu {
             }
         });
         let mut tuning = options.tuning.unwrap_or_else(|| Tuning::of(&report));
-        tuning.together &= use_subgroups && report.subgroup_sizes == [TOGETHER; 2];
+        tuning.together &= report.subgroups && report.subgroup_sizes == [TOGETHER; 2];
         let mut limits = MemoryLimits::from(&report);
         limits.binding_bytes = limits.binding_bytes.min(options.max_binding_bytes.unwrap_or(u64::MAX));
         let report = Arc::new(report);
-        Ok(Self { device, queue, report, tuning, limits, use_subgroups, fault })
+        let gpu = Self {
+            device,
+            queue,
+            report,
+            tuning,
+            limits,
+            disabled: Disabled::default(),
+            untuned: tuning,
+            #[cfg(test)]
+            spoilt: None,
+            fault,
+        };
+        Ok(gpu.without(options.disabled))
     }
 
     async fn adapter(instance: &wgpu::Instance, select: Option<&str>) -> Result<wgpu::Adapter> {
@@ -269,7 +215,7 @@ impl Gpu {
 
     /// Whether kernels use subgroup operations.
     pub fn uses_subgroups(&self) -> bool {
-        self.use_subgroups
+        self.report.subgroups && !self.disabled.subgroups
     }
 
     /// The workgroup shapes in use.

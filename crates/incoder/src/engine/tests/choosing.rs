@@ -1,13 +1,11 @@
 //! What the GPU chooses against the CPU's sampler, in every variant.
 
-use super::{F16, Values, config, context, random_folder, variants};
-use crate::engine::choose::{Chooser, Choosing, Told, record_bytes};
+use super::{F16, config, context, random_folder, variants};
+use crate::engine::check::{Values, choose};
+use crate::engine::choose::{Choosing, Told};
 use crate::engine::forward::Column;
-use crate::engine::gpu::Gpu;
 use crate::engine::plan::{MAX_LOGITS, Plan};
-use crate::engine::step::MOST_COLUMNS;
 use crate::engine::tensors::Origin;
-use crate::engine::weights::BLOCK_ROWS;
 use crate::sampling::{Draw, Sampler, Sampling};
 use pollster::block_on;
 
@@ -99,7 +97,7 @@ fn kernel_choose_draws_what_the_sampler_draws() {
                 let mut sampler = Sampler::new(sampling, banned.clone()).unwrap();
                 let told = sampler.told().unwrap();
                 let choosing = Choosing { sampling, told, banned: &banned, contexts: &contexts, stops: &[] };
-                for (i, told) in choose(&gpu, &logits, &draws, &choosing).into_iter().enumerate() {
+                for (i, told) in block_on(choose(&gpu, &logits, &draws, &choosing)).unwrap().into_iter().enumerate() {
                     let what = format!("{name}, column {i} of {columns}, {vocab} logits, {sampling:?}, {told:?}");
                     let (context, draw) = (contexts[i], draws[i]);
                     let seen = context.into_iter().flatten().copied();
@@ -133,38 +131,15 @@ fn kernel_choose_tells_broken_logits_and_stops() {
     };
     for broken in [f32::NAN, f32::INFINITY] {
         let whole = std::mem::replace(&mut logits[1][130], broken);
-        let told = choose(&gpu, &logits, &draws, &choosing);
+        let told = block_on(choose(&gpu, &logits, &draws, &choosing)).unwrap();
         assert_eq!(told[1], Told { id: None, candidates: Vec::new() });
         assert_eq!(sampler.sample_told(&told[1].candidates, [&[]; 2], draws[1]).unwrap(), None);
         assert!(told[0].id.is_some(), "of the other column");
         logits[1][130] = whole;
     }
     logits[1][5] = 50.0;
-    assert_eq!(choose(&gpu, &logits, &draws, &choosing)[1].id, Some(5), "a token that ends the text is told");
-}
-
-/// What the kernels of choose.wgsl say of the `logits` of each column.
-fn choose(gpu: &Gpu, logits: &[Vec<f32>], draws: &[Draw], choosing: &Choosing<'_>) -> Vec<Told> {
-    let (count, vocab) = (logits.len(), logits[0].len());
-    let mut padded = Vec::new();
-    for logits in logits {
-        padded.extend_from_slice(logits);
-        padded.resize(padded.len().next_multiple_of(BLOCK_ROWS), 0.0);
-    }
-    let buffer = gpu.upload("logits", &padded).unwrap();
-    let columns: Vec<Column> = draws.iter().map(|&draw| Column { draw, ..Column::default() }).collect();
-    let state = gpu.uniform("state", &[[0u32; 4]; 2 * MOST_COLUMNS + 1]).unwrap();
-    gpu.queue.write_buffer(&state, 0, bytemuck::cast_slice(&[count as u32; 2]));
-    gpu.queue.write_buffer(&state, 16, bytemuck::cast_slice(&columns));
-    let chooser = block_on(Chooser::new(gpu, vocab, count, &buffer, &state)).unwrap();
-    chooser.start(choosing);
-    let readable = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-    let staging = gpu.buffer("staging", record_bytes(count), readable).unwrap();
-    let mut encoder = gpu.device.create_command_encoder(&Default::default());
-    chooser.dispatch(&mut encoder.begin_compute_pass(&Default::default()), count);
-    chooser.tell(&mut encoder, count, &staging);
-    gpu.queue.submit([encoder.finish()]);
-    Told::all(&block_on(gpu.read(&staging, record_bytes(count) as usize / 4)).unwrap())
+    let told = block_on(choose(&gpu, &logits, &draws, &choosing)).unwrap();
+    assert_eq!(told[1].id, Some(5), "a token that ends the text is told");
 }
 
 /// More than one tile of them.
