@@ -6,8 +6,11 @@ import {
   firstLine,
   firstWord,
   normalizeBreaks,
+  offered,
   trimOverlap,
+  TypingAlong,
 } from '../package/dist/ghost.js';
+import { inlineCompletions } from '../package/dist/monaco.js';
 
 /** Equal seeds, equal cases: mulberry32. */
 function random(seed) {
@@ -155,3 +158,116 @@ test('normalizeBreaks: 300 random cases; what has come stays as more comes', () 
   });
 });
 
+
+test('offered: what of a text is worth showing at a cursor', () => {
+  for (const [text, suffix, shown] of [
+    ['x + y', '', 'x + y'],
+    ['x + y\n    return z', '\n\ndef g():\n', 'x + y\n    return z'],
+    // Code behind the cursor: one line, without what stands there.
+    ['a, b)\nc', ')\n', 'a, b'],
+    ['a)', 'a)\n', ''],
+    // Blanks behind it are none.
+    ['x', '   \n', 'x'],
+    // The next lines are no suggestion.
+    ['    return n', '\n    return n\n', ''],
+    ['\nreturn n', '\nreturn n', ''],
+    ['return n\n', '\nreturn n2\n', 'return n\n'],
+    [' \n ', '', ''],
+    ['', 'x', ''],
+  ]) {
+    assert.equal(offered(text, suffix), shown, JSON.stringify([text, suffix]));
+  }
+});
+
+/** A source whose pieces come when the test says so. */
+function source() {
+  const made = [];
+  const complete = ({ prefix, signal }) => {
+    let push;
+    const queue = [];
+    const call = { prefix, signal, say: (text) => (queue.push(text), push?.()) };
+    made.push(call);
+    return (async function* () {
+      for (;;) {
+        while (queue.length === 0) await new Promise((resolve) => (push = resolve));
+        const text = queue.shift();
+        if (text === null) return;
+        yield text;
+      }
+    })();
+  };
+  return { made, complete };
+}
+
+const never = new AbortController().signal;
+
+test('TypingAlong: a request goes on while its text is typed, and ends when something else is', async () => {
+  const { made, complete } = source();
+  const along = new TypingAlong(complete);
+  const gone = new AbortController();
+  const first = along.suggest({ prefix: 'a = ', suffix: '\n', signal: gone.signal });
+  made[0].say('foo');
+  await new Promise(setImmediate);
+  gone.abort();
+  assert.equal(await first, '');
+  assert.ok(along.goesOn('a = f', '\n'));
+  // The editor closed a bracket behind the cursor.
+  assert.ok(along.goesOn('a = foo(', ')\n'));
+  assert.ok(!along.goesOn('a = g', '\n') && !along.goesOn('b = ', '\n') && !along.goesOn('a = f', 'x\n'));
+  const second = along.suggest({ prefix: 'a = fo', suffix: '\n', signal: never });
+  made[0].say('(bar)');
+  made[0].say(null);
+  assert.equal(await second, 'o(bar)');
+  assert.equal(made.length, 1);
+  // A whole suggestion serves without being asked for again.
+  assert.equal(await along.suggest({ prefix: 'a = foo(b', suffix: '\n', signal: never }), 'ar)');
+  const third = along.suggest({ prefix: 'x', suffix: '', signal: never });
+  const fourth = along.suggest({ prefix: 'y', suffix: '', signal: never });
+  assert.ok(made[1].signal.aborted && !made[2].signal.aborted);
+  for (const call of made.slice(1)) call.say(null);
+  assert.deepEqual(await Promise.all([third, fourth]), ['', '']);
+});
+
+/** The part of Monaco's text model that the provider uses. */
+function textModel(text) {
+  const lines = text.split('\n');
+  return {
+    getFullModelRange: () => ({ startLineNumber: 1, startColumn: 1, endLineNumber: lines.length, endColumn: lines.at(-1).length + 1 }),
+    getLineMaxColumn: (line) => lines[line - 1].length + 1,
+    getValueInRange({ startLineNumber, startColumn, endLineNumber, endColumn }) {
+      const at = (line, column) => lines.slice(0, line - 1).reduce((sum, one) => sum + one.length + 1, 0) + column - 1;
+      return text.slice(at(startLineNumber, startColumn), at(endLineNumber, endColumn));
+    },
+  };
+}
+
+const token = { isCancellationRequested: false, onCancellationRequested() {} };
+
+test('Monaco: every suggestion has its range, and goes on after a selected entry', async () => {
+  const asked = [];
+  const provider = inlineCompletions({
+    debounceMs: 0,
+    complete: async ({ prefix, suffix }) => (asked.push([prefix, suffix]), 'b + c\nd'),
+  });
+  const provide = (text, line, column, context = {}) =>
+    provider.provideInlineCompletions(textModel(text), { lineNumber: line, column }, { triggerKind: 0, ...context }, token);
+  const range = (line, from, to) => ({ startLineNumber: line, startColumn: from, endLineNumber: line, endColumn: to });
+  assert.deepEqual(await provide('a = \nx', 1, 5), { items: [{ insertText: 'b + c\nd', range: range(1, 5, 5) }] });
+  // Blanks up to the line's end are replaced: text of several lines has to end where its line ends.
+  assert.deepEqual(await provide('e = 1\na =   \nx', 2, 5), { items: [{ insertText: 'b + c\nd', range: range(2, 5, 7) }] });
+  assert.deepEqual(await provide('f(, 1)', 1, 3), { items: [{ insertText: 'b + c', range: range(1, 3, 3) }] });
+  const selectedSuggestionInfo = { range: range(1, 5, 7), text: 'value.' };
+  const selected = await provide('a = va', 1, 7, { selectedSuggestionInfo });
+  assert.deepEqual(selected, { items: [{ insertText: 'value.b + c\nd', range: range(1, 5, 7) }] });
+  assert.deepEqual(asked, [['a = ', '\nx'], ['e = 1\na = ', '  \nx'], ['f(', ', 1)'], ['a = value.', '']]);
+  // Old and new versions of Monaco call one or the other.
+  provider.freeInlineCompletions();
+  provider.disposeInlineCompletions();
+});
+
+test('Monaco: an error is told, and no suggestion is shown', async () => {
+  const errors = [];
+  const provider = inlineCompletions({ debounceMs: 0, onError: (error) => errors.push(error), complete: async () => { throw new Error('no'); } });
+  const made = await provider.provideInlineCompletions(textModel('a'), { lineNumber: 1, column: 2 }, { triggerKind: 1 }, token);
+  assert.deepEqual([made, errors.map(({ message }) => message)], [{ items: [] }, ['no']]);
+});

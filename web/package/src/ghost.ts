@@ -160,7 +160,7 @@ class Writing {
   serves(prefix: string, suffix: string): boolean {
     if (this.abort.signal.aborted || !prefix.startsWith(this.prefix)) return false;
     // A closing bracket that the editor added behind the cursor is one character more.
-    if (suffix !== this.suffix && suffix.slice(1) !== this.suffix) return false;
+    if (suffix !== this.suffix && !(/^[)\]}>"'`]/.test(suffix) && suffix.slice(1) === this.suffix)) return false;
     const typed = prefix.slice(this.prefix.length);
     return this.raw.startsWith(typed) || (!this.done && typed.startsWith(this.raw));
   }
