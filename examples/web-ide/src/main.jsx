@@ -1,7 +1,7 @@
 import { useEffect, useRef, useState } from 'react';
 import { createRoot } from 'react-dom/client';
 import * as monaco from 'monaco-editor';
-import EditorWorker from 'monaco-editor/esm/vs/editor/editor.worker?worker';
+import EditorWorker from 'monaco-editor/editor/editor.worker.js?worker';
 import { InCoder } from 'incoder';
 import { inlineCompletions } from 'incoder/monaco';
 
@@ -10,17 +10,30 @@ self.MonacoEnvironment = { getWorker: () => new EditorWorker() };
 let model = null;
 monaco.languages.registerInlineCompletionsProvider('python', inlineCompletions({ engine: () => model }));
 
-const START = `def area(width, height):
-    """The area of a rectangle."""
-    return `;
+const START = `def add(a, b):
+    return a + b
+
+
+def subtract(a, b):
+    return a - b
+
+
+def multiply(a, b):
+    `;
 
 function Ide() {
   const [status, setStatus] = useState('Loading the model …');
   const element = useRef(null);
 
   useEffect(() => {
-    const editor = monaco.editor.create(element.current, { value: START, language: 'python', automaticLayout: true });
-    editor.setPosition({ lineNumber: 3, column: 12 });
+    const editor = monaco.editor.create(element.current, {
+      value: START,
+      language: 'python',
+      automaticLayout: true,
+      // Words of the file as a list would hide what the model suggests.
+      wordBasedSuggestions: 'off',
+    });
+    editor.setPosition({ lineNumber: 10, column: 5 });
     editor.focus();
     return () => editor.dispose();
   }, []);
