@@ -87,7 +87,7 @@ pub struct Timings {
     pub decode_ms: f64,
     /// Tokens after the first, of all candidates together, a second of `decode_ms`.
     pub tokens_per_second: f64,
-    /// Tokens that were tried because they had followed the same tokens before: see [`Lookup`].
+    /// Tokens that were tried because they had followed the same tokens before: see [`Lookup`](crate::Lookup).
     pub drafted_tokens: usize,
     /// Of these, tokens that were right.
     pub accepted_tokens: usize,
