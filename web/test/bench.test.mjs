@@ -24,7 +24,7 @@ async function open(t, query) {
     await page.close();
     await server.close();
   });
-  page.setDefaultTimeout(180_000);
+  page.setDefaultTimeout(60_000);
   page.problems = [];
   page.on('console', (message) => {
     if (['error', 'warning'].includes(message.type())) page.problems.push(message.text());

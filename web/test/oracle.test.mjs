@@ -93,9 +93,7 @@ async function compile({ shaders, constants, feature }) {
     // Only native adapters read storage textures, more of them than browsers bind, and only llvmpipe reads inputs together.
     if (/storage_texture|together/.test(name) || messages.some(({ type }) => type === 'error')) continue;
     for (const entryPoint of entries) {
-      const all = constants[entryPoint] ?? constants[entryPoint.split('_')[0]] ?? [];
-      // Hardware keeps its arrays in buffers; of the other form the smallest and the largest shape say enough.
-      const sets = /buffers/.test(name) || all.length < 3 ? all : [all[0], all.at(-1)];
+      const sets = constants[entryPoint] ?? constants[entryPoint.split('_')[0]] ?? [];
       const pipelines = sets.map((each) => device.createComputePipelineAsync({ layout: 'auto', compute: { module, entryPoint, constants: each } }));
       await Promise.all(pipelines).catch((error) => said[name].push(`${entryPoint}: ${error.message}`));
     }

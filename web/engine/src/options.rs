@@ -68,7 +68,7 @@ pub(crate) struct Make {
     end: End,
     max_prompt_tokens: Option<usize>,
     on_overflow: OnOverflow,
-    /// The parts are the published form's input: shown to the model exactly as they are.
+    /// The parts are the published form's input: shown to the model exactly as they are, and in its prompt.
     pub published: bool,
 }
 
@@ -183,7 +183,7 @@ impl Make {
             lookup: self.lookup(),
             sentinels: self.special_tokens.into(),
             overflow: self.on_overflow.into(),
-            look_back: self.lookback,
+            look_back: self.lookback.or(self.published.then_some(0)),
             max_prompt_tokens: self.max_prompt_tokens,
             end: self.end.into(),
             begun: ends.to_model(&self.begun).into_owned(),

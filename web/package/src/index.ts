@@ -137,8 +137,7 @@ export class InCoder {
   async infill(input: InfillInput, options: InfillOptions = {}): Promise<Infilling> {
     const { parts, ...begun } = holes(input);
     const { plain, ...rest } = split(checked('infill', options));
-    // A list of parts is the published form's input, and gets its prompt.
-    const published = 'parts' in input && input.parts !== undefined && { lookback: 0, published: true };
+    const published = 'parts' in input && input.parts !== undefined && { published: true };
     return this.#connection.call('infill', [parts, { ...published, ...plain, ...begun }], rest);
   }
 

@@ -9,7 +9,7 @@ export type Plain<T> = Omit<T, 'signal' | 'onToken' | 'onProgress'>;
 
 /**
  * How holes are filled, what the first one begins with, and whether the parts are the published form's: shown to the model
- * exactly as they are.
+ * exactly as they are, in its prompt.
  */
 export type Infill = Plain<InfillOptions> & { begun?: string; published?: boolean };
 

@@ -22,56 +22,15 @@ fn some_logits(vocab: usize, seed: u32) -> Vec<f32> {
 
 /// Every way to choose that a GPU takes part in.
 const SAMPLINGS: [Sampling; 6] = [
-    Sampling {
-        temperature: 0.0,
-        top_k: 50,
-        top_p: 0.95,
-        min_p: 0.0,
-        repetition_penalty: 1.0,
-        seed: 0,
-        ..Sampling::DEFAULT
-    },
-    Sampling {
-        temperature: 1.0,
-        top_k: 50,
-        top_p: 0.95,
-        min_p: 0.2,
-        repetition_penalty: 1.0,
-        seed: 0,
-        ..Sampling::DEFAULT
-    },
-    Sampling {
-        temperature: 0.0,
-        top_k: 50,
-        top_p: 0.95,
-        min_p: 0.0,
-        repetition_penalty: 1.3,
-        seed: 0,
-        ..Sampling::DEFAULT
-    },
-    Sampling {
-        temperature: 0.2,
-        top_k: 50,
-        top_p: 0.95,
-        min_p: 0.0,
-        repetition_penalty: 1.0,
-        seed: 0,
-        ..Sampling::DEFAULT
-    },
-    Sampling {
-        temperature: 1.0,
-        top_k: 64,
-        top_p: 1.0,
-        min_p: 0.0,
-        repetition_penalty: 1.0,
-        seed: 0,
-        ..Sampling::DEFAULT
-    },
+    Sampling { temperature: 0.0, ..Sampling::DEFAULT },
+    Sampling { temperature: 1.0, min_p: 0.2, ..Sampling::DEFAULT },
+    Sampling { temperature: 0.0, repetition_penalty: 1.3, ..Sampling::DEFAULT },
+    Sampling { temperature: 0.2, ..Sampling::DEFAULT },
+    Sampling { temperature: 1.0, top_k: 64, top_p: 1.0, ..Sampling::DEFAULT },
     Sampling {
         temperature: 0.7,
         top_k: 7,
         top_p: 0.8,
-        min_p: 0.0,
         repetition_penalty: 1.2,
         seed: u64::MAX - 5,
         ..Sampling::DEFAULT
