@@ -30,8 +30,8 @@ function Ide() {
       value: START,
       language: 'python',
       automaticLayout: true,
-      // Words of the file as a list would hide what the model suggests.
-      wordBasedSuggestions: 'off',
+      // Otherwise Monaco waits for an inline completion for 750 ms only, and shows its list of words instead.
+      quickSuggestions: false,
     });
     editor.setPosition({ lineNumber: 10, column: 5 });
     editor.focus();

@@ -13,9 +13,9 @@ const MARGIN: usize = 180;
 pub fn picture() -> Result<(), String> {
     let binary = demo::build()?;
     let mut command = Command::new(&binary);
-    command.args(["infill", demo::FILE, "--temp", "0"]).env("CLICOLOR_FORCE", "1").env_remove("NO_COLOR");
+    command.args(["infill", demo::FILE]).args(demo::FLAGS).env("CLICOLOR_FORCE", "1").env_remove("NO_COLOR");
     let output = run::output(&mut command).ok_or_else(|| format!("{} failed", run::shown(&command)))?;
-    let shown = format!("$ incoder infill {} --temp 0\n{output}", demo::FILE);
+    let shown = format!("$ incoder infill {} {}\n{output}", demo::FILE, demo::FLAGS.join(" "));
     std::fs::write(FILE, svg(&shown)).map_err(|e| format!("{FILE}: {e}"))?;
     println!("{FILE} is made anew");
     Ok(())

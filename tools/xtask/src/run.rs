@@ -28,9 +28,15 @@ fn quoted(word: &str) -> String {
 
 /// Shows and runs a command with the terminal as it is.
 pub fn show(command: &mut Command) -> Result<(), String> {
+    show_allowing(command, &[])
+}
+
+/// The same; the exit codes `allowed` are no failures either.
+pub fn show_allowing(command: &mut Command, allowed: &[i32]) -> Result<(), String> {
     println!("$ {}", shown(command));
     let status = command.status().map_err(|e| format!("{}: {e}", command.get_program().to_string_lossy()))?;
-    if status.success() { Ok(()) } else { Err(format!("{} failed: {status}", shown(command))) }
+    let fine = status.success() || status.code().is_some_and(|code| allowed.contains(&code));
+    if fine { Ok(()) } else { Err(format!("{} failed: {status}", shown(command))) }
 }
 
 /// A command's stdout, or `None` when it is not there or fails.
