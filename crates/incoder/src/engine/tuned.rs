@@ -169,6 +169,7 @@ mod tests {
             assert_eq!((untouched.gpu.tuning(), untouched.keep), (Tuning::HARDWARE, None));
         }
     }
+
     /// A path that computes wrong, and one that does not compile, are switched off, and stay so.
     #[test]
     fn what_is_broken_is_switched_off() {
