@@ -14,33 +14,7 @@ override BLOCKS: u32 = 1u;
 override GROUPS: u32 = 1u;
 // Whether groups are left over then.
 override REST: bool = false;
-// For project_qkv only.
-override D_MODEL: u32 = 8u;
-override HEAD_DIM: u32 = 8u;
-
-// Threads that share a block.
-const LANES = 8u;
-const BLOCK_ROWS = 64u;
-
 override PARTIALS: u32 = LANES * BLOCKS * SLICES * COLUMNS;
-
-struct Matrix {
-    // Groups of 8 inputs.
-    groups: u32,
-    // Rows of this array, and the row of the whole matrix that it begins with.
-    rows: u32,
-    first_row: u32,
-    // Values from one token's outputs to the next token's.
-    stride: u32,
-    // For project_qkv only: what a key of this layer beyond fp16 writes to `overflow`, more the earlier the layer; a value, one less.
-    rank: u32,
-}
-
-@group(0) @binding(9) var<uniform> matrix: Matrix;
-@group(0) @binding(10) var<storage, read> bias: array<vec4<f32>>;
-@group(0) @binding(11) var<storage, read_write> y: array<vec4<f32>>;
-// The highest rank of what did not fit into the cache's fp16; 0 when all did.
-@group(0) @binding(16) var<storage, read_write> overflow: atomic<u32>;
 
 // The weights of eight rows for a group of 8 inputs.
 struct Rows {
@@ -232,11 +206,6 @@ fn total(thread: vec3<u32>, column: u32) -> Octet {
     return parts[part_of(thread, 0u, column)];
 }
 
-fn biased(thread: vec3<u32>, column: u32, row: u32) -> Octet {
-    let sum = total(thread, column);
-    return Octet(sum.low + bias[row / 4u], sum.high + bias[row / 4u + 1u]);
-}
-
 // Columns of this tile that exist: none after the end of a text.
 fn present(first: u32, count: u32) -> u32 {
     return min(COLUMNS, max(count, first) - first);
@@ -247,14 +216,8 @@ fn present(first: u32, count: u32) -> u32 {
 fn project_logits(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) thread: vec3<u32>) {
     let at = place(group, thread);
     accumulate(at, thread, state.logits);
-    if (at.row >= matrix.rows) {
-        return;
-    }
     for (var c = thread.y; c < present(at.first, state.logits); c += SLICES) {
-        let sum = total(thread, c);
-        let to = ((at.first + c) * matrix.stride + matrix.first_row + at.row) / 4u;
-        y[to] = sum.low;
-        y[to + 1u] = sum.high;
+        put_logits(at.first + c, at.row, total(thread, c));
     }
 }
 
@@ -263,28 +226,9 @@ fn project_logits(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invoca
 fn project_residual(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) thread: vec3<u32>) {
     let at = place(group, thread);
     accumulate(at, thread, state.columns);
-    if (at.row >= matrix.rows) {
-        return;
-    }
-    let row = matrix.first_row + at.row;
     for (var c = thread.y; c < present(at.first, state.columns); c += SLICES) {
-        let sum = biased(thread, c, row);
-        let to = ((at.first + c) * matrix.stride + row) / 4u;
-        y[to] += sum.low;
-        y[to + 1u] += sum.high;
+        put_residual(at.first + c, at.row, total(thread, c));
     }
-}
-
-// erf by Abramowitz and Stegun 7.1.26, absolute error below 1.5e-7.
-fn erf(v: vec4<f32>) -> vec4<f32> {
-    let a = abs(v);
-    let t = 1.0 / (1.0 + 0.3275911 * a);
-    let polynomial = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))));
-    return sign(v) * (1.0 - polynomial * exp(-a * a));
-}
-
-fn gelu(v: vec4<f32>) -> vec4<f32> {
-    return 0.5 * v * (1.0 + erf(v * 0.70710678118654752));
 }
 
 // output = gelu(W x + b)
@@ -292,56 +236,17 @@ fn gelu(v: vec4<f32>) -> vec4<f32> {
 fn project_gelu(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) thread: vec3<u32>) {
     let at = place(group, thread);
     accumulate(at, thread, state.columns);
-    if (at.row >= matrix.rows) {
-        return;
-    }
-    let row = matrix.first_row + at.row;
     for (var c = thread.y; c < present(at.first, state.columns); c += SLICES) {
-        let sum = biased(thread, c, row);
-        output(at.first + c, row / 4u, matrix.stride / 4u, gelu(sum.low));
-        output(at.first + c, row / 4u + 1u, matrix.stride / 4u, gelu(sum.high));
+        put_gelu(at.first + c, at.row, total(thread, c));
     }
 }
 
-// Whether fp16 holds all of it. What pack2x16float makes of the rest is for the driver to say.
-fn fits_fp16(values: Octet) -> bool {
-    let most = vec4(65504.0);
-    return all(abs(values.low) <= most) && all(abs(values.high) <= most);
-}
-
-// Rows 0.. are queries (scaled, to the output), then keys, then values (to the cache).
+// Queries to the output, keys and values to the cache.
 @compute @workgroup_size(LANES, SLICES, BLOCKS)
 fn project_qkv(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) thread: vec3<u32>) {
     let at = place(group, thread);
     accumulate(at, thread, state.columns);
-    if (at.row >= matrix.rows) {
-        return;
-    }
-    let row = matrix.first_row + at.row;
-    let part = row / D_MODEL;
-    let within = row % D_MODEL;
-    let scale = inverseSqrt(f32(HEAD_DIM));
     for (var c = thread.y; c < present(at.first, state.columns); c += SLICES) {
-        let sum = biased(thread, c, row);
-        let cache_row = state.column[at.first + c].row;
-        if (part == 0u) {
-            output(at.first + c, within / 4u, D_MODEL / 4u, sum.low * scale);
-            output(at.first + c, within / 4u + 1u, D_MODEL / 4u, sum.high * scale);
-        } else if (KV_F16) {
-            if (!fits_fp16(sum)) {
-                atomicMax(&overflow, matrix.rank + 1u - part);
-            }
-            if (part == 1u) {
-                cache_key(cache_row, within / 8u, packed(sum));
-            } else {
-                cache_value(cache_row, within / 8u, packed(sum));
-            }
-        } else if (part == 1u) {
-            cache_key(cache_row, within / 4u, bitcast<vec4<u32>>(sum.low));
-            cache_key(cache_row, within / 4u + 1u, bitcast<vec4<u32>>(sum.high));
-        } else {
-            cache_value(cache_row, within / 4u, bitcast<vec4<u32>>(sum.low));
-            cache_value(cache_row, within / 4u + 1u, bitcast<vec4<u32>>(sum.high));
-        }
+        put_qkv(at.first + c, at.row, total(thread, c));
     }
 }

@@ -1,9 +1,10 @@
 //! Workgroup shapes chosen by measuring: which one multiplies a matrix fastest cannot be told from an adapter's name.
 
-use super::step::{at, linear_constants, linear_shape};
+use super::linear::Product;
+use super::step::at;
 use super::weights::{BLOCK_ROWS, Dimensions, GROUP};
 use crate::checkpoint::config::Config;
-use crate::engine::gpu::{self, Array, Binding, Gpu, Kernel, Resource, Texel, Tuning, shaders};
+use crate::engine::gpu::{self, Array, Binding, Gpu, Kernel, Resource, Texel, Tuning};
 use crate::error::Result;
 use std::iter::once;
 use web_time::Instant;
@@ -22,6 +23,11 @@ const TILE_SLICES: [u32; 4] = [1, 2, 4, 8];
 const MOST_TILE_SLICES: u32 = 8;
 /// Columns at once when tiles are measured: a prompt has many.
 const COLUMNS: u32 = 32;
+/// Columns a thread, and columns from which on, that are tried for the product through workgroup memory.
+const TILED_COLUMNS: [u32; 2] = [8, 4];
+const TILED_FROM: [u32; 4] = [16, 32, 64, 128];
+/// The most columns that are measured.
+const MOST_COLUMNS: u32 = 128;
 /// A shorter time says more of the submit than of the kernel, and of a browser's clock, which may go in milliseconds.
 const LEAST_SECONDS: f64 = 0.01;
 /// Dispatches of one submit, about, where a clock is so coarse that they seem to take no time.
@@ -35,12 +41,24 @@ const MARGIN: f64 = 1.03;
 /// Bytes that are written at once, the same ones again and again.
 const PIECE_BYTES: usize = 1 << 20;
 
-/// What was found, and how fast each shape is: the tile's columns, slices and blocks, 10⁹ multiplications and additions
-/// a second. With one column these are also the 10⁹ bytes that are read.
+/// What was found, and how fast each shape is.
 #[derive(Debug)]
 pub(super) struct Autotuned {
     pub tuning: Tuning,
-    pub tried: Vec<(u32, [u32; 2], f64)>,
+    pub tried: Vec<Tried>,
+}
+
+/// One measurement.
+#[derive(Debug)]
+pub(super) struct Tried {
+    /// How a matrix was multiplied.
+    pub product: Product,
+    /// Slices and blocks of a workgroup; of a tiled product, columns a thread and 1.
+    pub shape: [u32; 2],
+    /// With how many columns.
+    pub columns: u32,
+    /// 10⁹ multiplications and additions a second; with one column these are also the 10⁹ bytes that are read.
+    pub gflops: f64,
 }
 
 /// Shapes for one column.
@@ -59,9 +77,17 @@ pub(super) fn of_tiles(own: Tuning) -> impl Iterator<Item = Tuning> {
     })
 }
 
+/// When matrices are multiplied through workgroup memory, and how.
+pub(super) fn of_products(own: Tuning) -> impl Iterator<Item = Tuning> {
+    let from = TILED_FROM.into_iter().chain([0]);
+    from.flat_map(move |tiled_from| TILED_COLUMNS.map(|tiled_columns| Tuning { tiled_from, tiled_columns, ..own }))
+}
+
 /// Whether [`measure`] may choose `tuning` on an adapter with the shapes `own`.
 pub(super) fn could_choose(own: Tuning, tuning: Tuning) -> bool {
-    once(own).chain(of_one(own)).any(|one| once(one).chain(of_tiles(one)).any(|tried| tried == tuning))
+    let ones = once(own).chain(of_one(own));
+    let tiles = ones.flat_map(|one| once(one).chain(of_tiles(one)));
+    tiles.flat_map(|tiles| once(tiles).chain(of_products(tiles))).any(|tried| tried == tuning)
 }
 
 /// Measures on `gpu` which shapes multiply the matrices of `config` fastest.
@@ -73,11 +99,14 @@ pub(super) async fn measure(gpu: &Gpu, config: &Config) -> Result<Autotuned> {
     let harness = Harness::new(gpu, config).await?;
     let mut tried = Vec::new();
     let own = gpu.tuning();
-    let one = harness.fastest(1, own, of_one(own), &mut tried).await?;
-    let tuning = match gpu.disabled().tiles {
-        true => one,
-        false => harness.fastest(COLUMNS, one, of_tiles(one), &mut tried).await?,
-    };
+    let disabled = gpu.disabled();
+    let mut tuning = harness.fastest(1, own, of_one(own), &mut tried).await?;
+    if !disabled.tiles {
+        tuning = harness.fastest(COLUMNS, tuning, of_tiles(tuning), &mut tried).await?;
+    }
+    if !disabled.tiles && !disabled.products {
+        tuning = harness.crossover(tuning, &mut tried).await?;
+    }
     Ok(Autotuned { tuning, tried })
 }
 
@@ -94,7 +123,6 @@ impl Drop for Matrices {
 struct Harness {
     gpu: Gpu,
     layout: wgpu::BindGroupLayout,
-    module: wgpu::ShaderModule,
     bindings: Vec<wgpu::BindGroup>,
     state: wgpu::Buffer,
     inputs: usize,
@@ -130,8 +158,7 @@ impl Harness {
                 (at::BIAS, Read),
             ],
         );
-        let module = gpu.compiling("linear", || shaders::LINEAR.module(gpu)).await?;
-        let vectors = |what: &str, width: usize| gpu.array(what, Texel::Floats, width as u32 / 4, COLUMNS);
+        let vectors = |what: &str, width: usize| gpu.array(what, Texel::Floats, width as u32 / 4, MOST_COLUMNS);
         let (input, output) = (vectors("input", inputs)?, vectors("output", rows)?);
         let bias = gpu.storage("bias", 4 * rows as u64)?;
         let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
@@ -163,7 +190,7 @@ impl Harness {
         }
         gpu.settle().await?;
         let blocks = (rows / BLOCK_ROWS) as u32;
-        Ok(Self { gpu: gpu.clone(), layout, module, bindings, state, inputs, blocks, _matrices: matrices })
+        Ok(Self { gpu: gpu.clone(), layout, bindings, state, inputs, blocks, _matrices: matrices })
     }
 
     /// The fastest of `own` and `others` with so many columns.
@@ -172,20 +199,12 @@ impl Harness {
         columns: u32,
         own: Tuning,
         others: impl Iterator<Item = Tuning>,
-        tried: &mut Vec<(u32, [u32; 2], f64)>,
+        tried: &mut Vec<Tried>,
     ) -> Result<Tuning> {
-        self.gpu.queue.write_buffer(&self.state, 0, bytemuck::cast_slice(&[columns, columns]));
-        // One column takes as long as its weights take to be read, which caches must not hold.
-        let mut count = if columns == 1 { self.bindings.len() } else { 1 };
-        let flop = (2 * columns as usize * self.blocks as usize * BLOCK_ROWS * self.inputs) as f64;
         let mut best = (own, f64::INFINITY);
         for tuning in once(own).chain(others.filter(|other| *other != own)) {
-            let tile = if columns == 1 { 1 } else { tuning.linear_columns };
-            let shape = linear_shape(&tuning, tile);
-            let constants = linear_constants(&tuning, tile, &[self.inputs]);
-            let grid = [columns.div_ceil(tile), self.blocks.div_ceil(shape[1])];
-            let seconds = self.seconds(&constants, grid, &mut count, HOPELESS * best.1).await?;
-            tried.push((tile, shape, flop / seconds / 1e9));
+            let product = Product::Few(if columns == 1 { 1 } else { tuning.linear_columns });
+            let seconds = self.seconds(product, &tuning, columns, HOPELESS * best.1, tried).await?;
             if seconds < best.1 {
                 best = (tuning, if tuning == own { seconds / MARGIN } else { seconds });
             }
@@ -193,34 +212,66 @@ impl Harness {
         Ok(best.0)
     }
 
-    /// The shortest time of a dispatch, or one beyond `hopeless`; `count` of one submit become as many as take long
-    /// enough to be measured.
+    /// `own` with the number of columns from which on the product through workgroup memory is faster, and stays so.
+    async fn crossover(&self, own: Tuning, tried: &mut Vec<Tried>) -> Result<Tuning> {
+        let mut best = (own, f64::INFINITY);
+        for tiled_columns in TILED_COLUMNS {
+            let tuning = Tuning { tiled_columns, ..own };
+            let seconds = self.seconds(Product::Tiled, &tuning, MOST_COLUMNS, HOPELESS * best.1, tried).await?;
+            if seconds < best.1 {
+                best = (tuning, seconds);
+            }
+        }
+        let mut tuning = Tuning { tiled_from: 0, ..best.0 };
+        for columns in TILED_FROM.into_iter().rev() {
+            let tiled = self.seconds(Product::Tiled, &tuning, columns, f64::INFINITY, tried).await?;
+            let few = self.seconds(Product::Few(tuning.linear_columns), &tuning, columns, tiled, tried).await?;
+            if few < tiled {
+                break;
+            }
+            tuning.tiled_from = columns;
+        }
+        Ok(tuning)
+    }
+
+    /// The shortest time of a dispatch with so many `columns`, or one beyond `hopeless`.
     async fn seconds(
         &self,
-        constants: &[(&str, f64)],
-        grid: [u32; 2],
-        count: &mut usize,
+        product: Product,
+        tuning: &Tuning,
+        columns: u32,
         hopeless: f64,
+        tried: &mut Vec<Tried>,
     ) -> Result<f64> {
         let name = "project_gelu";
-        let kernel = || Kernel::new(&self.gpu, &self.module, name, &self.layout, constants);
+        let module = self.gpu.compiling(name, || product.source().module(&self.gpu)).await?;
+        let constants = product.constants(tuning, &[self.inputs]);
+        let kernel = || Kernel::new(&self.gpu, &module, name, &self.layout, &constants);
         let kernel = self.gpu.compiling(name, kernel).await?;
+        self.gpu.queue.write_buffer(&self.state, 0, bytemuck::cast_slice(&[columns, columns]));
+        let grid = product.workgroups(tuning, columns, self.blocks);
         // Drivers compile at the first dispatch.
         self.run(&kernel, grid, 1).await?;
+        // One column takes as long as its weights take to be read, which caches must not hold.
+        let mut count = if columns == 1 { self.bindings.len() } else { 1 };
         let mut shortest = f64::INFINITY;
         let mut round = 0;
         while round < ROUNDS {
-            let seconds = self.run(&kernel, grid, *count).await?;
-            if seconds < LEAST_SECONDS && *count < MOST_DISPATCHES {
-                *count *= 2;
+            let seconds = self.run(&kernel, grid, count).await?;
+            // As many dispatches in one submit as take long enough to be measured.
+            if seconds < LEAST_SECONDS && count < MOST_DISPATCHES {
+                count *= 2;
                 continue;
             }
-            shortest = shortest.min(seconds / *count as f64);
+            shortest = shortest.min(seconds / count as f64);
             if shortest > hopeless {
                 break;
             }
             round += 1;
         }
+        let flop = (2 * columns as usize * self.blocks as usize * BLOCK_ROWS * self.inputs) as f64;
+        let shape = if product == Product::Tiled { [tuning.tiled_columns, 1] } else { product.shape(tuning) };
+        tried.push(Tried { product, shape, columns, gflops: flop / shortest / 1e9 });
         Ok(shortest)
     }
 
@@ -258,17 +309,34 @@ mod tests {
         let json = r#"{"model_type":"xglm","num_layers":1,"d_model":2048,"attention_heads":32,"ffn_dim":8192,"vocab_size":64}"#;
         let config = Config::from_json(json).unwrap();
         let Autotuned { tuning, tried } = block_on(measure(&gpu, &config)).unwrap();
-        let (one, tiles) = tried.split_at(9);
-        assert_eq!((one.len(), tiles.len(), tiles[0].0), (9, 8, 8));
-        for (tried, tile) in [(one, 1), (tiles, tuning.linear_columns)] {
-            let (own, best) = (tried[0].2, tried.iter().map(|one| one.2).fold(0.0, f64::max));
-            let shape = linear_shape(&tuning, tile);
-            let chosen = tried.iter().find(|one| (one.0, one.1) == (tile, shape)).unwrap();
-            assert!(own > 0.0 && (chosen.2 == best || best < own * MARGIN * 1.001), "{tuning:?} of {tried:?}");
+        let (one, tiles) = (&tried[..9], &tried[9..17]);
+        assert_eq!(tiles[0].product, Product::Few(8));
+        for (tried, columns) in [(one, 1), (tiles, tuning.linear_columns)] {
+            let (own, best) = (tried[0].gflops, tried.iter().map(|one| one.gflops).fold(0.0, f64::max));
+            let product = Product::Few(columns);
+            let chosen = tried.iter().find(|one| (one.product, one.shape) == (product, product.shape(&tuning)));
+            let chosen = chosen.unwrap().gflops;
+            assert!(own > 0.0 && (chosen == best || best < own * MARGIN * 1.001), "{tuning:?} of {tried:?}");
+        }
+        // The product through workgroup memory, tile by tile, is used from where it is faster on.
+        let measured = |product: Product, columns: u32| {
+            let of_it = tried[17..].iter().rev().filter(|one| one.product == product && one.columns == columns);
+            of_it.map(|one| one.gflops).next()
+        };
+        let few = Product::Few(tuning.linear_columns);
+        for columns in TILED_FROM {
+            if let Some((tiled, few)) = measured(Product::Tiled, columns).zip(measured(few, columns)) {
+                assert_eq!(
+                    tiled >= few,
+                    tuning.tiled_from > 0 && columns >= tuning.tiled_from,
+                    "{columns} of {tried:?}"
+                );
+            }
         }
         assert!(could_choose(Tuning::HARDWARE, tuning));
         let Tuning { linear_slices, linear_blocks, linear_columns, tile_slices, tile_blocks, .. } = Tuning::HARDWARE;
+        let Tuning { tiled_from, tiled_columns, .. } = Tuning::HARDWARE;
         let shapes = Tuning { linear_slices, linear_blocks, linear_columns, tile_slices, tile_blocks, ..tuning };
-        assert_eq!(shapes, Tuning::HARDWARE);
+        assert_eq!(Tuning { tiled_from, tiled_columns, ..shapes }, Tuning::HARDWARE);
     }
 }

@@ -8,6 +8,7 @@ pub(crate) mod cpu;
 mod fallback;
 pub(crate) mod forward;
 pub mod gpu;
+mod linear;
 pub(crate) mod load;
 mod memory;
 mod overflow;

@@ -1,13 +1,12 @@
 //! The kernels of one model, compiled for its shapes, and the list of dispatches that a step is.
 
+use super::linear::Product;
 use super::weights::{BLOCK_ROWS, GROUP, Linear, Matrix, Norm};
 use crate::checkpoint::config::Config;
 use crate::engine::forward::{Column, Kv};
-use crate::engine::gpu::{self, Array, Binding, Gpu, Kernel, Resource, Texel, Tuning, shaders};
+use crate::engine::gpu::{self, Array, Binding, Gpu, Kernel, Resource, Texel, shaders};
 use crate::error::Result;
 
-/// Tokens that one read of the weights serves: the variants of linear.wgsl.
-const TILES: [u32; 4] = [1, 2, 4, 8];
 /// Most columns of a step: what the shaders' `State` holds.
 pub(super) const MOST_COLUMNS: usize = 128;
 /// Bytes of what a step says of its KV cache.
@@ -23,11 +22,11 @@ enum Grid {
     /// x workgroups for each column.
     Columns(u32),
     /// One workgroup for each column whose logits are read.
-    Logits,
-    /// x workgroups for each tile of columns: of one, or of several.
-    Tiles([u32; 2]),
-    /// The same for each tile of columns whose logits are read.
-    LogitTiles([u32; 2]),
+    Last,
+    /// Those that multiply so many blocks of 64 rows with every column.
+    Matrix(u32),
+    /// Those that multiply them with the columns whose logits are read.
+    Logits(u32),
     /// Workgroups for all attended rows, for each head and column.
     Scores { heads: u32, threads: u32 },
 }
@@ -72,11 +71,14 @@ struct Op {
     /// Its entry point.
     name: &'static str,
     reads: Reads,
-    /// One kernel, or one for each of the [`tiles`].
+    /// One kernel, or one for each [`Product`].
     kernels: Vec<Kernel>,
     bindings: wgpu::BindGroup,
     grid: Grid,
 }
+
+/// A shader module, and the constants that an entry point of it is compiled with.
+type Variant<'a> = (&'a wgpu::ShaderModule, Vec<(&'static str, f64)>);
 
 /// An entry point: its layout, and its pipelines.
 #[derive(Debug)]
@@ -94,19 +96,22 @@ struct Compiler<'a> {
 }
 
 impl Compiler<'_> {
+    async fn module(&self, source: gpu::Source) -> Result<wgpu::ShaderModule> {
+        self.gpu.compiling(source.name, || source.module(self.gpu)).await
+    }
+
     async fn entry(
         &mut self,
-        source: gpu::Source,
         name: &'static str,
         bindings: &[(u32, Binding)],
-        variants: &[Vec<(&str, f64)>],
+        variants: &[Variant<'_>],
     ) -> Result<Entry> {
         let gpu = self.gpu;
         let layout = gpu::layout(gpu, name, bindings);
-        let module = gpu.compiling(name, || source.module(gpu)).await?;
         let mut kernels = Vec::with_capacity(variants.len());
-        for constants in variants {
-            kernels.push(gpu.compiling(name, || Kernel::new(gpu, &module, name, &layout, constants)).await?);
+        for (module, constants) in variants {
+            let module = *module;
+            kernels.push(gpu.compiling(name, || Kernel::new(gpu, module, name, &layout, constants)).await?);
             self.done += 1;
             (self.on_compiled)(self.done);
         }
@@ -122,38 +127,6 @@ struct State {
     logits: u32,
     spare: [u32; 2],
     column: [Column; MOST_COLUMNS],
-}
-
-/// The variants of linear.wgsl that `gpu` runs.
-fn tiles(gpu: &Gpu) -> &'static [u32] {
-    let most = gpu.tuning().linear_columns;
-    let count = TILES.iter().take_while(|&&tile| tile <= most).count();
-    &TILES[..count.max(1)]
-}
-
-/// Threads that share eight rows, and blocks a workgroup, for a tile of columns.
-pub(super) fn linear_shape(tuning: &Tuning, tile: u32) -> [u32; 2] {
-    if tile == 1 {
-        return [tuning.linear_slices, tuning.linear_blocks];
-    }
-    // A wide tile has enough work in a thread already; more slices only cost workgroup memory.
-    let slices = tuning.tile_slices * tuning.linear_columns / tile;
-    [slices.min(tuning.tile_slices.max(tuning.linear_slices)), tuning.tile_blocks]
-}
-
-/// The constants of linear.wgsl for a tile of columns and matrices with so many `inputs`.
-pub(super) fn linear_constants(tuning: &Tuning, tile: u32, inputs: &[usize]) -> Vec<(&'static str, f64)> {
-    let [slices, blocks] = linear_shape(tuning, tile);
-    // What a subgroup of eight threads reads together is 32 inputs.
-    let groups = if tuning.together { 4 } else { 1 };
-    let rest = !inputs.iter().all(|inputs| inputs.is_multiple_of(groups * GROUP));
-    vec![
-        ("COLUMNS", f64::from(tile)),
-        ("SLICES", f64::from(slices)),
-        ("BLOCKS", f64::from(blocks)),
-        ("GROUPS", groups as f64),
-        ("REST", f64::from(u8::from(rest))),
-    ]
 }
 
 /// Everything the kernels are compiled for.
@@ -205,7 +178,7 @@ pub(crate) struct Step {
     gpu: Gpu,
     shapes: Shapes,
     state: wgpu::Buffer,
-    /// Which layer had keys or values that the cache cannot hold: `overflow` of linear.wgsl.
+    /// Which layer had keys or values that the cache cannot hold: `overflow` of linear_outputs.wgsl.
     overflow: wgpu::Buffer,
     embed: Entry,
     norm: Entry,
@@ -216,13 +189,14 @@ pub(crate) struct Step {
     residual: Entry,
     gelu: Entry,
     logits: Entry,
+    products: Vec<Product>,
     ops: Vec<Op>,
 }
 
 impl Step {
     /// How many pipelines [`Step::new`] compiles.
     pub fn pipelines(gpu: &Gpu) -> u64 {
-        5 + 4 * tiles(gpu).len() as u64
+        5 + 4 * Product::all(&gpu.tuning()).len() as u64
     }
 
     /// Compiles the kernels for `shapes`.
@@ -241,16 +215,9 @@ impl Step {
         let norm_source = if gpu.uses_subgroups() { shaders::LAYER_NORM_SUBGROUPS } else { shaders::LAYER_NORM };
         let norm = |last: bool| {
             let width = shapes.d_model as f64 / 4.0;
-            [vec![("THREADS", f64::from(tuning.norm_threads)), ("WIDTH", width), ("LAST", flag(last))]]
+            vec![("THREADS", f64::from(tuning.norm_threads)), ("WIDTH", width), ("LAST", flag(last))]
         };
-        let tiled = |extra: &[(&'static str, f64)]| -> Vec<_> {
-            let variant = |&tile: &u32| {
-                let mut constants = linear_constants(&tuning, tile, &shapes.inputs);
-                constants.extend_from_slice(extra);
-                constants
-            };
-            tiles(gpu).iter().map(variant).collect()
-        };
+        let products = Product::all(&tuning);
         let octets = shapes.head_dim as u32 / 8;
         let value_slices = tuning.value_slices.min(MAX_THREADS / octets).max(1);
         let mut qkv = vec![("D_MODEL", shapes.d_model as f64), ("HEAD_DIM", head_dim)];
@@ -259,8 +226,7 @@ impl Step {
         scores.extend_from_slice(&cache);
         let mut values = vec![("OCTETS", f64::from(octets)), ("SLICES", f64::from(value_slices)), ("HEADS", heads)];
         values.extend_from_slice(&cache);
-        let linear = shaders::LINEAR;
-        let scale = [vec![("SCALE", shapes.embed_scale)]];
+        let scale = vec![("SCALE", shapes.embed_scale)];
         let weights = (at::WEIGHTS, ReadArray(Texel::Words));
         let input = (at::INPUT, ReadArray(Texel::Floats));
         let output = (at::OUTPUT, WriteArray(Texel::Floats));
@@ -281,18 +247,38 @@ impl Step {
         let to_residual = [weights, input, state, matrix, bias, y];
         let to_logits = [weights, input, state, matrix, y];
         let mut compiler = Compiler { gpu, done: 0, on_compiled };
+        let embed_module = compiler.module(shaders::EMBED).await?;
+        let norm_module = compiler.module(norm_source).await?;
+        let scores_module = compiler.module(shaders::ATTENTION_SCORES).await?;
+        let values_module = compiler.module(shaders::ATTENTION_VALUES).await?;
+        let mut linear_modules = Vec::with_capacity(products.len());
+        for (i, product) in products.iter().enumerate() {
+            match products[..i].iter().position(|before| before.source().name == product.source().name) {
+                Some(before) => linear_modules.push(linear_modules[before].clone()),
+                None => linear_modules.push(compiler.module(product.source()).await?),
+            }
+        }
+        let linear = |extra: &[(&'static str, f64)]| -> Vec<Variant<'_>> {
+            let variant = |(product, module): (&Product, _)| {
+                let mut constants = product.constants(&tuning, &shapes.inputs);
+                constants.extend_from_slice(extra);
+                (module, constants)
+            };
+            products.iter().zip(&linear_modules).map(variant).collect()
+        };
         Ok(Self {
             state: gpu.uniform("state", &bytemuck::Zeroable::zeroed() as &State)?,
             overflow: gpu.storage("overflow", OVERFLOW_BYTES)?,
-            embed: compiler.entry(shaders::EMBED, "embed", &embed, &scale).await?,
-            norm: compiler.entry(norm_source, "layer_norm", &normed, &norm(false)).await?,
-            norm_last: compiler.entry(norm_source, "layer_norm", &normed, &norm(true)).await?,
-            qkv: compiler.entry(linear, "project_qkv", &to_cache, &tiled(&qkv)).await?,
-            scores: compiler.entry(shaders::ATTENTION_SCORES, "attention_scores", &to_scores, &[scores]).await?,
-            values: compiler.entry(shaders::ATTENTION_VALUES, "attention_values", &to_mixed, &[values]).await?,
-            residual: compiler.entry(linear, "project_residual", &to_residual, &tiled(&[])).await?,
-            gelu: compiler.entry(linear, "project_gelu", &to_output, &tiled(&[])).await?,
-            logits: compiler.entry(linear, "project_logits", &to_logits, &tiled(&[])).await?,
+            embed: compiler.entry("embed", &embed, &[(&embed_module, scale)]).await?,
+            norm: compiler.entry("layer_norm", &normed, &[(&norm_module, norm(false))]).await?,
+            norm_last: compiler.entry("layer_norm", &normed, &[(&norm_module, norm(true))]).await?,
+            qkv: compiler.entry("project_qkv", &to_cache, &linear(&qkv)).await?,
+            scores: compiler.entry("attention_scores", &to_scores, &[(&scores_module, scores)]).await?,
+            values: compiler.entry("attention_values", &to_mixed, &[(&values_module, values)]).await?,
+            residual: compiler.entry("project_residual", &to_residual, &linear(&[])).await?,
+            gelu: compiler.entry("project_gelu", &to_output, &linear(&[])).await?,
+            logits: compiler.entry("project_logits", &to_logits, &linear(&[])).await?,
+            products,
             ops: Vec::new(),
             gpu: gpu.clone(),
             shapes,
@@ -313,21 +299,19 @@ impl Step {
         self.ops.push(op);
     }
 
-    /// The dispatch of `entry` for every slice of `matrix`; `grid` takes workgroups for all its blocks.
+    /// The dispatch of `entry` for every slice of `matrix`; `grid` takes its blocks.
     fn add_matrix(
         &mut self,
         entry: fn(&Self) -> &Entry,
-        grid: fn([u32; 2]) -> Grid,
+        grid: fn(u32) -> Grid,
         matrix: &Matrix,
         resources: &[(u32, Resource<'_>)],
     ) {
-        let Tuning { linear_blocks, tile_blocks, .. } = self.gpu.tuning();
         for slice in &matrix.slices {
             let mut all = vec![(at::WEIGHTS, (&slice.weights).into()), (at::MATRIX, (&slice.dimensions).into())];
             all.extend_from_slice(resources);
-            let grid = grid([linear_blocks, tile_blocks].map(|blocks| slice.blocks.div_ceil(blocks)));
             let (rows, inputs) = (u64::from(slice.blocks) * BLOCK_ROWS as u64, u64::from(matrix.groups) * GROUP as u64);
-            self.add(entry, grid, Reads::Weights { rows, inputs }, &all);
+            self.add(entry, grid(slice.blocks), Reads::Weights { rows, inputs }, &all);
         }
     }
 
@@ -352,7 +336,7 @@ impl Step {
 
     /// y = LN(x) of the columns whose logits are read, packed to the front.
     pub fn norm_last(&mut self, x: &wgpu::Buffer, norm: &Norm, y: &Array) {
-        self.add(|step| &step.norm_last, Grid::Logits, Reads::Little, &normed(x, norm, y));
+        self.add(|step| &step.norm_last, Grid::Last, Reads::Little, &normed(x, norm, y));
     }
 
     /// q = (Wq h + bq) / sqrt(head dim); Wk h + bk and Wv h + bv go to each column's row of the cache.
@@ -366,7 +350,7 @@ impl Step {
             (at::BIAS, (&qkv.bias).into()),
             (at::OVERFLOW, (&overflow).into()),
         ];
-        self.add_matrix(|step| &step.qkv, Grid::Tiles, &qkv.matrix, &resources);
+        self.add_matrix(|step| &step.qkv, Grid::Matrix, &qkv.matrix, &resources);
     }
 
     /// scores = q Kᵀ over the rows that each column attends to.
@@ -386,19 +370,19 @@ impl Step {
     /// x += W input + b
     pub fn residual(&mut self, input: &Array, linear: &Linear, x: &wgpu::Buffer) {
         let resources = [(at::INPUT, input.into()), (at::BIAS, (&linear.bias).into()), (at::Y, x.into())];
-        self.add_matrix(|step| &step.residual, Grid::Tiles, &linear.matrix, &resources);
+        self.add_matrix(|step| &step.residual, Grid::Matrix, &linear.matrix, &resources);
     }
 
     /// y = gelu(W h + b)
     pub fn gelu(&mut self, h: &Array, linear: &Linear, y: &Array) {
         let resources = [(at::INPUT, h.into()), (at::BIAS, (&linear.bias).into()), (at::OUTPUT, y.into())];
-        self.add_matrix(|step| &step.gelu, Grid::Tiles, &linear.matrix, &resources);
+        self.add_matrix(|step| &step.gelu, Grid::Matrix, &linear.matrix, &resources);
     }
 
     /// logits = W h, for the columns whose logits are read.
     pub fn logits(&mut self, h: &Array, head: &Matrix, logits: &wgpu::Buffer) {
         let resources = [(at::INPUT, h.into()), (at::Y, logits.into())];
-        self.add_matrix(|step| &step.logits, Grid::LogitTiles, head, &resources);
+        self.add_matrix(|step| &step.logits, Grid::Logits, head, &resources);
     }
 
     /// All dispatches for `columns` in one compute pass; the logits of the last `logits` of them.
@@ -416,7 +400,7 @@ impl Step {
     ) -> wgpu::ComputePass<'a> {
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
         for op in &self.ops {
-            op.dispatch(&mut pass, columns, logits);
+            self.dispatch(op, &mut pass, columns, logits);
         }
         pass
     }
@@ -446,7 +430,7 @@ impl Step {
     ) {
         self.write_state(columns, logits);
         for (i, op) in (0..).zip(&self.ops) {
-            op.dispatch(&mut timed_pass(encoder, op.name, timestamps, i), columns, logits);
+            self.dispatch(op, &mut timed_pass(encoder, op.name, timestamps, i), columns, logits);
         }
     }
 
@@ -460,6 +444,35 @@ impl Step {
         let mut state = vec![columns.len() as u32, logits as u32, 0, 0];
         state.extend_from_slice(bytemuck::cast_slice(columns));
         self.gpu.queue.write_buffer(&self.state, 0, bytemuck::cast_slice(&state));
+    }
+
+    fn dispatch(&self, op: &Op, pass: &mut wgpu::ComputePass<'_>, columns: &[Column], logits: usize) {
+        let (kernel, [x, y, z]) = self.sized(op, columns, logits as u32);
+        if x > 0 && y > 0 {
+            pass.set_pipeline(&op.kernels[kernel].pipeline);
+            pass.set_bind_group(0, &op.bindings, &[]);
+            pass.dispatch_workgroups(x, y, z);
+        }
+    }
+
+    /// Which of the kernels of `op` this step takes, and its workgroups; y is 0 when there is nothing to do.
+    fn sized(&self, op: &Op, columns: &[Column], logits: u32) -> (usize, [u32; 3]) {
+        let (count, tuning) = (columns.len() as u32, self.gpu.tuning());
+        let matrix = |blocks: u32, tokens: u32| {
+            let i = Product::index(&self.products, &tuning, tokens);
+            let [x, y] = self.products[i].workgroups(&tuning, tokens, blocks);
+            (i, [x, y, 1])
+        };
+        match op.grid {
+            Grid::Columns(x) => (0, [x, count, 1]),
+            Grid::Last => (0, [1, logits, 1]),
+            Grid::Matrix(blocks) => matrix(blocks, count),
+            Grid::Logits(blocks) => matrix(blocks, logits),
+            Grid::Scores { heads, threads } => {
+                let attended = columns.iter().map(Column::attended).max().unwrap_or(0);
+                (0, [attended.div_ceil(4 * threads), heads, count])
+            }
+        }
     }
 }
 
@@ -480,37 +493,4 @@ pub(super) fn timed_pass<'a>(
 
 fn normed<'a>(x: &'a wgpu::Buffer, norm: &'a Norm, y: &'a Array) -> [(u32, Resource<'a>); 4] {
     [(at::X, x.into()), (at::SCALE, (&norm.weight).into()), (at::SHIFT, (&norm.bias).into()), (at::OUTPUT, y.into())]
-}
-
-impl Op {
-    fn dispatch(&self, pass: &mut wgpu::ComputePass<'_>, columns: &[Column], logits: usize) {
-        let (kernel, [x, y, z]) = self.sized(columns, logits as u32);
-        if x > 0 && y > 0 {
-            pass.set_pipeline(&kernel.pipeline);
-            pass.set_bind_group(0, &self.bindings, &[]);
-            pass.dispatch_workgroups(x, y, z);
-        }
-    }
-
-    /// The kernel for this step and its workgroups; y is 0 when there is nothing to do.
-    fn sized(&self, columns: &[Column], logits: u32) -> (&Kernel, [u32; 3]) {
-        let count = columns.len() as u32;
-        let tiled = |[one, several]: [u32; 2], count: u32| {
-            let most = self.kernels.len() - 1;
-            let variant = TILES[..most].iter().position(|&tile| tile >= count).unwrap_or(most);
-            let blocks = if variant == 0 { one } else { several };
-            (&self.kernels[variant], [count.div_ceil(TILES[variant]), blocks, 1])
-        };
-        let single = |grid| (&self.kernels[0], grid);
-        match self.grid {
-            Grid::Columns(x) => single([x, count, 1]),
-            Grid::Logits => single([1, logits, 1]),
-            Grid::Tiles(blocks) => tiled(blocks, count),
-            Grid::LogitTiles(blocks) => tiled(blocks, logits),
-            Grid::Scores { heads, threads } => {
-                let attended = columns.iter().map(Column::attended).max().unwrap_or(0);
-                single([attended.div_ceil(4 * threads), heads, count])
-            }
-        }
-    }
 }

@@ -91,7 +91,7 @@ async fn recalled(
 async fn measured(gpu: &Gpu, config: &Config) -> Result<Option<Tuning>> {
     match measure(gpu, config).await {
         Ok(Autotuned { tuning, tried }) => {
-            tracing::info!("measured workgroup shapes (columns, [slices, blocks], GFLOP/s): {tried:?}");
+            tracing::info!("measured workgroup shapes: {tuning:?} of {tried:?}");
             Ok(Some(tuning))
         }
         // The model may yet fit, as it needs other memory, and its own shapes compile.

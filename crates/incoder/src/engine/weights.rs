@@ -16,7 +16,7 @@ pub(crate) const GROUP: usize = 8;
 /// Bytes of fp16 packed and uploaded at a time.
 const CHUNK_BYTES: usize = 4 << 20;
 
-/// What linear.wgsl and embed.wgsl call `Matrix`.
+/// What linear_outputs.wgsl and embed.wgsl call `Matrix`.
 #[repr(C)]
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 pub(super) struct Dimensions {

@@ -19,6 +19,8 @@ use std::fmt;
 
 /// Tokens of the steps that are checked, and of how many of them the logits: every tile of columns, and two tiles at once.
 const STEPS: [[usize; 2]; 4] = [[1, 1], [2, 2], [3, 1], [9, 9]];
+/// Tokens of a step whose matrices are multiplied through workgroup memory, at least: one tile, and a part of a second.
+const MANY: usize = 67;
 /// Rows of the KV cache: attention is shared out over several workgroups.
 const CAPACITY: usize = 300;
 const SEED: u32 = 1;
@@ -80,7 +82,9 @@ impl Gpu {
         let tensors = Origin::Random { seed: SEED }.open(&layer).await?;
         let mut kernels = Kernels::new(self, &layer, &tensors, CAPACITY, kv.first()).await?;
         let mut checks = Vec::new();
-        for [tokens, logits] in STEPS {
+        let tiled_from = self.tuning().tiled_from as usize;
+        let many = (tiled_from > 0).then(|| [tiled_from.max(MANY), 9]);
+        for [tokens, logits] in STEPS.into_iter().chain(many) {
             checks.extend(kernels.check(tokens, logits, SEED).await?);
         }
         Ok(checks)

@@ -17,6 +17,8 @@ pub struct Disabled {
     pub textures: bool,
     /// Several tokens for one read of the weights.
     pub tiles: bool,
+    /// Matrices multiplied tile by tile through workgroup memory, in steps of many tokens.
+    pub products: bool,
     /// Measured workgroup shapes: they are those for the adapter's kind.
     pub tuning: bool,
     /// Choosing tokens on the GPU, and with it steps that are begun before they are asked for.
@@ -26,17 +28,19 @@ pub struct Disabled {
 /// A path by its name.
 type Switch = (&'static str, fn(&mut Disabled) -> &mut bool);
 
-const SWITCHES: [Switch; 5] = [
+const SWITCHES: [Switch; 6] = [
     ("subgroups", |disabled| &mut disabled.subgroups),
     ("textures", |disabled| &mut disabled.textures),
     ("tiles", |disabled| &mut disabled.tiles),
+    ("products", |disabled| &mut disabled.products),
     ("tuning", |disabled| &mut disabled.tuning),
     ("choosing", |disabled| &mut disabled.choosing),
 ];
 
 impl Disabled {
     /// None of the optional paths is used.
-    pub const ALL: Self = Self { subgroups: true, textures: true, tiles: true, tuning: true, choosing: true };
+    pub const ALL: Self =
+        Self { subgroups: true, textures: true, tiles: true, products: true, tuning: true, choosing: true };
 
     /// Each path alone, in the order of what it costs to do without; then all of them.
     pub fn each() -> impl Iterator<Item = Self> {
@@ -100,6 +104,9 @@ impl Gpu {
         if disabled.tiles {
             tuning = Tuning { linear_columns: 1, ..tuning };
         }
+        if disabled.tiles || disabled.products {
+            tuning.tiled_from = 0;
+        }
         Self { tuning, disabled, ..self.clone() }
     }
 
@@ -119,12 +126,15 @@ mod tests {
             ("", ""),
             ("subgroups", "subgroups"),
             (" tiles, subgroups,,", "subgroups,tiles"),
-            ("choosing,tuning,tiles,textures,subgroups", "subgroups,textures,tiles,tuning,choosing"),
+            ("choosing,tuning,products,tiles,textures,subgroups", "subgroups,textures,tiles,products,tuning,choosing"),
         ] {
             assert_eq!(text.parse::<Disabled>().unwrap().to_string(), shown, "{text:?}");
         }
         let error = "subgroups,everything".parse::<Disabled>().unwrap_err().to_string();
-        assert_eq!(error, "\"everything\" cannot be switched off: subgroups, textures, tiles, tuning, choosing can");
+        assert_eq!(
+            error,
+            "\"everything\" cannot be switched off: subgroups, textures, tiles, products, tuning, choosing can"
+        );
     }
 
     #[test]

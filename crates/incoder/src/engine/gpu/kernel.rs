@@ -12,6 +12,8 @@ pub(crate) struct Source {
     pub text: &'static str,
     /// Whether it is one of the model's kernels, before which go step.wgsl and where arrays lie.
     pub model: bool,
+    /// Whether it multiplies matrices: linear_outputs.wgsl goes before it, too.
+    pub multiplies: bool,
     /// Whether it uses subgroup operations.
     pub subgroups: bool,
 }
@@ -89,8 +91,11 @@ impl Source {
         };
         let together = gpu.tuning().together;
         let inputs = if together { shaders::INPUTS_READ_TOGETHER } else { shaders::INPUTS_READ_ALONE };
-        let before =
-            if self.model { [arrays, shaders::STEP, shaders::OCTETS, inputs].join("\n") } else { String::new() };
+        let outputs = if self.multiplies { shaders::LINEAR_OUTPUTS } else { "" };
+        let before = match self.model {
+            true => [arrays, shaders::STEP, shaders::OCTETS, inputs, outputs].join("\n"),
+            false => String::new(),
+        };
         // Browsers require the directive that naga does not know.
         let enable =
             if (self.subgroups || together) && cfg!(target_arch = "wasm32") { "enable subgroups;" } else { "" };

@@ -4,10 +4,14 @@ use super::Source;
 
 macro_rules! shader {
     ($name:literal, model: $model:literal, subgroups: $subgroups:literal) => {
+        shader!($name, model: $model, multiplies: false, subgroups: $subgroups)
+    };
+    ($name:literal, model: $model:literal, multiplies: $multiplies:literal, subgroups: $subgroups:literal) => {
         Source {
             name: $name,
             text: include_str!(concat!("../../../../../shaders/", $name, ".wgsl")),
             model: $model,
+            multiplies: $multiplies,
             subgroups: $subgroups,
         }
     };
@@ -30,10 +34,14 @@ pub(super) const INPUTS_READ_ALONE: &str = include_str!("../../../../../shaders/
 /// Its second form, which uses subgroup operations.
 pub(super) const INPUTS_READ_TOGETHER: &str = include_str!("../../../../../shaders/inputs_read_together.wgsl");
 
+/// Goes before the kernels that multiply: what becomes of a sum.
+pub(super) const LINEAR_OUTPUTS: &str = include_str!("../../../../../shaders/linear_outputs.wgsl");
+
 pub(crate) const EMBED: Source = shader!("embed", model: true, subgroups: false);
 pub(crate) const LAYER_NORM: Source = shader!("layer_norm", model: true, subgroups: false);
 pub(crate) const LAYER_NORM_SUBGROUPS: Source = shader!("layer_norm_subgroups", model: true, subgroups: true);
-pub(crate) const LINEAR: Source = shader!("linear", model: true, subgroups: false);
+pub(crate) const LINEAR: Source = shader!("linear", model: true, multiplies: true, subgroups: false);
+pub(crate) const LINEAR_TILED: Source = shader!("linear_tiled", model: true, multiplies: true, subgroups: false);
 pub(crate) const ATTENTION_SCORES: Source = shader!("attention_scores", model: true, subgroups: false);
 pub(crate) const ATTENTION_VALUES: Source = shader!("attention_values", model: true, subgroups: false);
 pub(crate) const CHOOSE: Source = shader!("choose", model: true, subgroups: false);

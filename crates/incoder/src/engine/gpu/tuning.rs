@@ -20,6 +20,10 @@ pub struct Tuning {
     pub tile_slices: u32,
     /// Blocks of 64 rows that a workgroup computes, for several tokens at once.
     pub tile_blocks: u32,
+    /// Tokens of a step from which on matrices are multiplied tile by tile through workgroup memory; 0: never.
+    pub tiled_from: u32,
+    /// Tokens that a thread of such a tile computes: 4 or 8.
+    pub tiled_columns: u32,
     /// Threads of a layer norm.
     pub norm_threads: u32,
     /// Threads of a workgroup that computes attention scores.
@@ -40,6 +44,8 @@ impl Tuning {
         linear_blocks: 1,
         tile_slices: 1,
         tile_blocks: 1,
+        tiled_from: 0,
+        tiled_columns: 8,
         norm_threads: 8,
         score_threads: 16,
         value_slices: 1,
@@ -57,6 +63,8 @@ impl Tuning {
         linear_blocks: 1,
         tile_slices: 8,
         tile_blocks: 1,
+        tiled_from: 32,
+        tiled_columns: 8,
         norm_threads: 128,
         score_threads: 64,
         value_slices: 16,
