@@ -102,15 +102,15 @@ bench=("$work/incoder" bench -q --no-infill -c "$context" -r "$repetitions")
 
 plain "The devices" 10 "$work/incoder" devices
 if has doctor; then
-    plain "Doctor" 40 "$work/incoder" doctor --quick
+    plain "Doctor" 60 "$work/incoder" doctor --quick
 fi
 for shape in "${shapes[@]}"; do
     step "$shape, fp16" 45 "${bench[@]}" --shape "$shape" -p "$prompts" -n "$new" -d "$depths"
     step "$shape, GPU time by kernel" 25 "${bench[@]}" --shape "$shape" -p "${prompts##*,}" -d "$depths" --profile
 done
 for format in q8 q4; do
-    if has bench --quant; then
-        step "${shapes[-1]}, $format" 30 "${bench[@]}" --shape "${shapes[-1]}" --quant "$format" -p "${prompts%%,*}" -n "$new" -d "$depths"
+    if has bench --quantize; then
+        step "${shapes[-1]}, $format" 30 "${bench[@]}" --shape "${shapes[-1]}" --quantize "$format" -p "${prompts%%,*}" -n "$new" -d "$depths"
     fi
 done
 tuned=("$work/incoder" bench --no-infill -v -c "$context" -r "$repetitions" --shape "${shapes[${#shapes[@]} / 2]}" -p "${prompts%%,*}" -n "$new")

@@ -1,7 +1,7 @@
 /** The built benchmark page on SwiftShader, with settings so small that its figures say nothing. */
 
 import assert from 'node:assert/strict';
-import { existsSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { ROOT, browser, serve, shoot } from './support.mjs';
@@ -74,6 +74,22 @@ test('the demo model is measured, shown as a table and as JSON', async (t) => {
   assert.ok(begun.ttft_ms.median < typed.ttft_ms.median && begun.depth_tokens === 395);
   assert.deepEqual(page.problems, []);
   await shoot(page, 'bench', { fullPage: true, animations: 'disabled' });
+});
+
+test('this GPU is checked, and the report can be copied', async (t) => {
+  const page = await open(t, '');
+  await page.click('#check-start');
+  await page.waitForSelector('#check-state[data-state=ready], #check-state[data-state=error]', { timeout: 120_000 });
+  const report = await page.inputValue('#check-report');
+  assert.equal(await page.textContent('#check-status'), 'This GPU computes right.', report);
+  assert.match(report, /^InCoder, Mozilla.*\ngoogle, swiftshader, software\nlimits \{.*maxBufferSize.*\n\nkernels with subgroups: right; farthest off: /);
+  const { ids } = JSON.parse(readFileSync(join(ROOT, 'examples/demo-model/greedy.json'), 'utf8'));
+  for (const way of ['with subgroups, f16', 'with subgroups, f32', 'without subgroups, f16', 'without subgroups, f32']) {
+    assert.ok(report.includes(`greedy tokens of the demo model ${way} cache: right, ${ids.length} of ${ids.length}\n`), report);
+  }
+  assert.ok(report.endsWith('\n\nThis GPU computes right.\n'), report);
+  await page.click('#check-copy');
+  assert.deepEqual(page.problems, []);
 });
 
 test('Cancel ends it at once, and the next run begins anew', async (t) => {

@@ -65,6 +65,7 @@ test('the model says what it is', async () => {
     heads: 4,
     kv: 'f16',
     subgroups: true,
+    warning: null,
   });
   // At least the fp16 weights, and fp16 keys and values of both layers.
   const least = 2 * 132_864 + 2 * 2 * 2048 * 64 * 2;

@@ -57,6 +57,7 @@ const OPTIONS = {
     end: { good: ['auto', 'mask', 'line', 'block'], bad: ['zzz', null, true] },
   },
   measure: MEASURE,
+  check: { ...MEASURE, model: { good: ['demo', { config: '{}' }], bad: [1, null, true] }, subgroups: FLAG },
   load: {
     ...MEASURE,
     revision: { good: ['main', 'refs/pr/1'], bad: ['', 1, null] },

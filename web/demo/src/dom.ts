@@ -51,3 +51,12 @@ export function number(value: number): string {
 export function plural(count: number, noun: string): string {
   return `${number(count)} ${noun}${count === 1 ? '' : 's'}`;
 }
+
+/** A button that copies the text of a field. */
+export function offerCopy(button: HTMLButtonElement, field: HTMLTextAreaElement): void {
+  button.addEventListener('click', () => {
+    const copied = () => (button.textContent = 'Copied');
+    // Where the clipboard is forbidden, the text is at least selected.
+    navigator.clipboard.writeText(field.value).then(copied, () => field.select());
+  });
+}

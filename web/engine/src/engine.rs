@@ -50,6 +50,16 @@ pub struct Engine {
     facts: String,
 }
 
+/// How a device is opened to which the page has added `subgroups`, on an adapter that it takes for software.
+pub(crate) fn gpu_options(subgroups: bool, software: bool) -> GpuOptions {
+    GpuOptions {
+        tuning: Some(if software { Tuning::SOFTWARE } else { Tuning::HARDWARE }),
+        assume_subgroups: subgroups,
+        assume_software: software,
+        ..Default::default()
+    }
+}
+
 fn options<'a, T: serde::Deserialize<'a>>(json: &'a str) -> Result<T, JsValue> {
     serde_json::from_str(json).map_err(|e| thrown(Error::argument(format!("options: {e}"))))
 }
@@ -79,13 +89,7 @@ impl Engine {
     ) -> Result<Engine, JsValue> {
         let load: Load = options(&load)?;
         let folder = WebFolder::new(folder);
-        let tuning = if load.software { Tuning::SOFTWARE } else { Tuning::HARDWARE };
-        let wanted = GpuOptions {
-            tuning: Some(tuning),
-            assume_subgroups: load.subgroups,
-            assume_software: load.software,
-            ..Default::default()
-        };
+        let wanted = gpu_options(load.subgroups, load.software);
         let mut gpu = Gpu::open(&wanted).await.map_err(thrown)?;
         let kv = load.kv.into();
         let loading = LoadOptions { context: load.context_length, kv, warm_up: true };
@@ -97,13 +101,14 @@ impl Engine {
             };
             tell(&on_progress, &json!({ "phase": phase, "done": done, "total": total }));
         };
+        let mut warning = None;
         let loaded = async {
             let files: &dyn Folder = &folder;
             let config = Config::from_json(&files.text("config.json", MAX_CONFIG_BYTES).await?)?;
             if !load.software {
                 // In front of the weights, most of which are yet to be downloaded.
                 let tuned = gpu.tuned(&config, &load.adapter, &load.tuning).await?;
-                gpu = tuned.gpu;
+                (gpu, warning) = (tuned.gpu, tuned.warning);
                 if let Some(text) = tuned.keep {
                     let _ = keep_tuning.call1(&JsValue::NULL, &JsValue::from(text));
                 }
@@ -117,7 +122,7 @@ impl Engine {
             } else {
                 Session::load(files, &device, &loading, &mut progress).await?
             };
-            let facts = Self::facts(&session, &gpu, kv);
+            let facts = Self::facts(&session, &gpu, kv, warning.as_deref());
             Ok(Self { session: RefCell::new(Some(session)), tokenizer, facts })
         };
         loaded.await.map_err(|error| folder.cause(error))
@@ -235,7 +240,7 @@ impl Engine {
         self.session.take().ok_or_else(busy)
     }
 
-    fn facts(session: &Session, gpu: &Gpu, kv: incoder::Kv) -> String {
+    fn facts(session: &Session, gpu: &Gpu, kv: incoder::Kv, warning: Option<&str>) -> String {
         let config = session.config();
         json!({
             "parameters": config.parameters(),
@@ -247,7 +252,8 @@ impl Engine {
             "heads": config.heads,
             "kv": if kv == incoder::Kv::F32 { "f32" } else { "f16" },
             "gpuBytes": MemoryPlan::new(config, session.capacity(), kv, &gpu.memory_limits()).total(),
-            "subgroups": gpu.uses_subgroups(),
+            "subgroups": session.gpu().is_some_and(Gpu::uses_subgroups),
+            "warning": warning,
         })
         .to_string()
     }

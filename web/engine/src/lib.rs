@@ -94,6 +94,38 @@ pub async fn adapter_speed() -> Result<String, JsValue> {
     .to_string())
 }
 
+/// Every kernel in the sizes of this config.json against the CPU reference, with both kinds of KV cache, as the package's `GpuCheck`
+/// without its adapter. Opens a device for it.
+///
+/// # Errors
+/// As [`Gpu::open`] and [`Gpu::check_kernels`].
+#[wasm_bindgen(js_name = checkGpu)]
+pub async fn check_gpu(config: String, subgroups: bool, software: bool) -> Result<String, JsValue> {
+    let config = Config::from_json(&config).map_err(failure::thrown)?;
+    let gpu = Gpu::open(&engine::gpu_options(subgroups, software)).await.map_err(failure::thrown)?;
+    let mut kernels = Vec::new();
+    for (kv, name) in [(Kv::F16, "f16"), (Kv::F32, "f32")] {
+        for check in gpu.check_kernels(&config, kv).await.map_err(failure::thrown)? {
+            kernels.push(serde_json::json!({
+                "kernel": check.kernel,
+                "kv": name,
+                "tokens": check.tokens,
+                "error": check.error,
+                "tolerance": check.tolerance,
+                "token": check.token,
+                "value": check.value,
+                "got": check.got,
+                "expected": check.expected,
+                "right": check.is_right(),
+            }));
+        }
+    }
+    let right = kernels.iter().all(|kernel| kernel["right"] == true);
+    let remedy = if right { None } else { gpu.remedy(&config).await.map_err(failure::thrown)? };
+    let avoided_by = remedy.map(|paths| paths.to_string());
+    Ok(serde_json::json!({ "kernels": kernels, "right": right, "avoidedBy": avoided_by }).to_string())
+}
+
 /// An incremental SHA-256, which the web platform lacks.
 #[wasm_bindgen]
 #[derive(Debug, Default)]

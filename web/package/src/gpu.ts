@@ -32,6 +32,9 @@ export async function requireAdapter(): Promise<GPUAdapter> {
   throw new InCoderError('WEBGPU_UNAVAILABLE', found.message, { reason: found.reason });
 }
 
+/** What the engine's shaders with subgroup operations need of WGSL. Chrome has the feature from 134 on, and this from 144 on. */
+const SUBGROUP_LANGUAGE = 'subgroup_id';
+
 /** The adapter in plain values. */
 export function describe({ info, limits, features }: GPUAdapter): AdapterInfo {
   const { vendor, architecture, description } = info;
@@ -43,7 +46,7 @@ export function describe({ info, limits, features }: GPUAdapter): AdapterInfo {
     // Chromium's software adapter is not always flagged as the fallback.
     software: info.isFallbackAdapter === true || /swiftshader|llvmpipe|basic render/i.test(`${architecture} ${description}`),
     f16: features.has('shader-f16'),
-    subgroups: features.has('subgroups'),
+    subgroups: features.has('subgroups') && navigator.gpu.wgslLanguageFeatures?.has(SUBGROUP_LANGUAGE) === true,
     limits: {
       maxBufferSize,
       maxStorageBufferBindingSize,
@@ -69,6 +72,7 @@ export function openingDevice<T>(subgroups: boolean, open: () => Promise<T>): Pr
       if (subgroups) features.add('subgroups');
       device = await original.call(this, { ...descriptor, requiredFeatures: [...features] });
       prototype.requestDevice = original;
+      if ((await idleWaitMs(device)) > LONG_WAIT_MS) hurryMaps(device);
       return device;
     };
     try {
@@ -87,4 +91,50 @@ export function openingDevice<T>(subgroups: boolean, open: () => Promise<T>): Pr
   const result = turn.then(run, run);
   turn = result.catch(() => undefined);
   return result;
+}
+
+/** An idle GPU that is waited for so long is not looked after all the time. */
+const LONG_WAIT_MS = 20;
+const POKE_MS = 3;
+
+/** How long it takes to hear that a GPU with nothing to do has done it: the shorter of two times. */
+async function idleWaitMs({ queue }: GPUDevice): Promise<number> {
+  let shortest = Infinity;
+  for (let i = 0; i < 2 && shortest > LONG_WAIT_MS; i++) {
+    const start = performance.now();
+    await queue.onSubmittedWorkDone();
+    shortest = Math.min(shortest, performance.now() - start);
+  }
+  return shortest;
+}
+
+/**
+ * Firefox looks for finished work ten times a second, and whenever something is submitted. While a buffer of this device is on its
+ * way to be read, nothing is submitted, again and again.
+ */
+function hurryMaps(device: GPUDevice): void {
+  const { queue } = device;
+  let pending = 0;
+  let poking: ReturnType<typeof setInterval> | undefined;
+  const { createBuffer } = device;
+  device.createBuffer = (descriptor) => {
+    const buffer = createBuffer.call(device, descriptor);
+    if (!(descriptor.usage & GPUBufferUsage.MAP_READ)) return buffer;
+    const { mapAsync } = buffer;
+    buffer.mapAsync = async (...range) => {
+      pending += 1;
+      poking ??= setInterval(() => queue.submit([]), POKE_MS);
+      try {
+        await mapAsync.apply(buffer, range);
+      } finally {
+        pending -= 1;
+        if (pending === 0) {
+          clearInterval(poking);
+          poking = undefined;
+        }
+      }
+      return undefined;
+    };
+    return buffer;
+  };
 }

@@ -5,7 +5,7 @@ import { openFolder } from './files/folder.js';
 import { keepTuning, keptTuning } from './files/tuning.js';
 import { describe, openingDevice, requireAdapter } from './gpu.js';
 import type { Calls, Failure, Infill, LoadRequest, Loaded, Method, ToClient, ToHost } from './protocol.js';
-import type { AdapterSpeed, Candidate, Generation, Infilling, LoadProgress, Score, TokenEvent } from './types.js';
+import type { AdapterSpeed, Candidate, Generation, GpuCheck, Infilling, LoadProgress, Score, TokenEvent } from './types.js';
 import { wasm, type Wasm, type WasmSource } from './wasm.js';
 
 /** A call that was asked for and is not answered yet. */
@@ -85,6 +85,7 @@ export class Host {
       return this.#model.loaded;
     }
     if (method === 'measure') return measure(...(args as Calls['measure']));
+    if (method === 'check') return check(...(args as Calls['check']));
     const { engine, device } = await this.#ready(call.abort.signal);
     try {
       return await this.#compute(engine, method, args, call, emit);
@@ -276,6 +277,16 @@ async function measure({ wasm: source }: { wasm?: WasmSource }): Promise<Adapter
   const { opened, device } = await openingDevice(false, adapterSpeed);
   device.destroy();
   return JSON.parse(opened) as AdapterSpeed;
+}
+
+/** Every kernel against the CPU, on a device of its own. */
+async function check({ config, subgroups, wasm: source }: Calls['check'][0]): Promise<GpuCheck> {
+  const adapter = describe(await requireAdapter());
+  const { checkGpu } = await wasm(source);
+  const use = subgroups && adapter.subgroups;
+  const { opened, device } = await openingDevice(use, () => checkGpu(config, use, adapter.software));
+  device.destroy();
+  return { adapter, ...(JSON.parse(opened) as Omit<GpuCheck, 'adapter'>) };
 }
 
 /** The options that the engine knows. */

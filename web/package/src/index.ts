@@ -7,12 +7,14 @@ import { deleteModel, listModels, verifyModel } from './files/cache.js';
 import { byBaseName } from './files/disk.js';
 import { askPersistence } from './files/store.js';
 import { aText, checked, holes, textOrIds, tokenIds } from './options.js';
-import { probe } from './probe.js';
+import { configOf, probe } from './probe.js';
 import type { LoadRequest, Loaded, Plain } from './protocol.js';
 import type {
   AdapterSpeed,
+  CheckOptions,
   Generation,
   GenerateOptions,
+  GpuCheck,
   InfillInput,
   InfillOptions,
   Infilling,
@@ -60,6 +62,21 @@ export class InCoder {
     }
   }
 
+  /**
+   * Compares every kernel with the CPU, in the sizes of a model with random weights: one layer of it. Takes some seconds. An abort
+   * ends it at once, in a worker.
+   */
+  static async check(options: CheckOptions = {}): Promise<GpuCheck> {
+    const { signal, worker = true, wasm: source, model = 'demo', subgroups = true } = checked('check', options);
+    const request = { config: configOf(model), subgroups, ...(source !== undefined && { wasm: wasmSource(source) }) };
+    const connection = new Connection(worker, () => undefined);
+    try {
+      return await connection.call('check', [request], { signal });
+    } finally {
+      connection.close(disposed());
+    }
+  }
+
   /** The download cache of this browser. */
   static readonly cache: ModelCache = {
     list: () => listModels(),
@@ -97,7 +114,9 @@ export class InCoder {
     try {
       const onEvent = onProgress && ((event: LoadProgress) => onProgress(event));
       const { facts, adapter } = await connection.call<Loaded, 'load'>('load', [request], { signal, onEvent });
-      return new InCoder(connection, losses, { model, adapter, worker: worker !== false, ...facts } as ModelInfo);
+      const info = { model, adapter, worker: worker !== false, ...facts } as ModelInfo;
+      if (info.warning) console.warn(`InCoder: ${info.warning}`);
+      return new InCoder(connection, losses, info);
     } catch (error) {
       void connection.call('dispose', []).catch(() => undefined).finally(() => connection.close(disposed()));
       throw error;

@@ -1,7 +1,7 @@
 /** What callers pass in, checked before it crosses to the engine: JavaScript does not check types, and JSON has no NaN. */
 
 import { InCoderError } from './errors.js';
-import type { FitOptions, GenerateOptions, InfillInput, InfillOptions, LoadOptions, MeasureOptions } from './types.js';
+import type { CheckOptions, FitOptions, GenerateOptions, InfillInput, InfillOptions, LoadOptions, MeasureOptions } from './types.js';
 
 /** What was expected in place of a value; null where the value is right. */
 type Check = (value: unknown) => string | null;
@@ -106,6 +106,7 @@ const TABLES = {
   infill: INFILL,
   load: LOAD,
   measure: MEASURE,
+  check: { ...MEASURE, model: check('a model', (value) => typeof value === 'string' || isObject(value)), subgroups: flag } satisfies Checks<CheckOptions>,
   fits: FIT,
   score: { topLogprobs: integer(0, MOST), signal } satisfies Checks<{ topLogprobs: number; signal: AbortSignal }>,
   encode: { bos: flag, specialTokens: SPECIAL },

@@ -39,9 +39,15 @@ interface MemoryPlan {
   largestContext: number | null;
 }
 
-async function fits(adapter: AdapterInfo | undefined, model: FitQuery, options: FitOptions = {}): Promise<Fit> {
+/** The config.json that is meant. */
+export function configOf(model: FitQuery): string {
   const config = typeof model === 'string' ? SHAPES[model] : model?.config;
   if (typeof config !== 'string') throw new InCoderError('INVALID_ARGUMENT', `no model is known by the name ${String(model)}`);
+  return config;
+}
+
+async function fits(adapter: AdapterInfo | undefined, model: FitQuery, options: FitOptions = {}): Promise<Fit> {
+  const config = configOf(model);
   const given = checked('fits', options);
   const plan = await planned(config, given, adapter);
   const { candidates = 1, maxTokens = 128 } = given;

@@ -25,6 +25,7 @@ export type LoadRequest = Omit<Plain<LoadOptions>, 'baseUrl' | 'files' | 'worker
 export interface Calls {
   load: [LoadRequest];
   measure: [request: { wasm?: WasmSource }];
+  check: [request: { config: string; subgroups: boolean; wasm?: WasmSource }];
   generate: [prompt: string | number[], options: Plain<GenerateOptions>];
   infill: [parts: string[], options: Infill];
   score: [text: string | number[], topLogprobs: number];

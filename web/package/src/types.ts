@@ -263,6 +263,8 @@ export interface ModelInfo {
   adapter: AdapterInfo;
   /** Whether the kernels use subgroup operations. */
   subgroups: boolean;
+  /** What this GPU computes wrong, and what was done about it; null where nothing was found. */
+  warning: string | null;
   worker: boolean;
 }
 
@@ -274,6 +276,7 @@ export interface AdapterInfo {
   /** Computed on the CPU: slow. */
   software: boolean;
   f16: boolean;
+  /** Subgroup operations, with all that the engine needs of them. */
   subgroups: boolean;
   limits: {
     maxBufferSize: number;
@@ -307,6 +310,44 @@ export interface AdapterSpeed {
 
 /** How the GPU is measured. */
 export type MeasureOptions = Pick<LoadOptions, 'worker' | 'wasm' | 'signal'>;
+
+/** How the GPU is checked. */
+export interface CheckOptions extends MeasureOptions {
+  /** Check the kernels in the sizes of this model, or of a config.json; the demo model's. */
+  model?: FitQuery | undefined;
+  /** With subgroup operations where the browser has them; true. */
+  subgroups?: boolean | undefined;
+}
+
+/** How far one output of a kernel is from the CPU reference's. */
+export interface KernelCheck {
+  /** The kernel, and which of its outputs. */
+  kernel: string;
+  /** The KV cache it was checked with. */
+  kv: 'f16' | 'f32';
+  /** Tokens of the step. */
+  tokens: number;
+  /** The largest difference, as a share of how large the values are; null where a value is not a number. */
+  error: number | null;
+  /** The most that rounding explains. */
+  tolerance: number;
+  /** The token, and the value of it, where that is; what the GPU has there, and what it should have. */
+  token: number;
+  value: number;
+  got: number | null;
+  expected: number;
+  right: boolean;
+}
+
+/** Whether the GPU computes what the CPU computes. */
+export interface GpuCheck {
+  adapter: AdapterInfo;
+  kernels: KernelCheck[];
+  /** All of them are right. */
+  right: boolean;
+  /** The paths of the engine without which they are, by their names with commas between; null where nothing is wrong or nothing helps. */
+  avoidedBy: string | null;
+}
 
 /** One limit that a model does not fit. */
 export interface Blocker {

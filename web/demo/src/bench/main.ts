@@ -3,10 +3,11 @@
 import { InCoder } from 'incoder';
 import type { LoadOptions, Probe } from 'incoder';
 import { deviceName, fitText } from '../device.js';
-import { byId, bytes, fact, make, number, plural } from '../dom.js';
+import { byId, bytes, fact, make, number, offerCopy, plural } from '../dom.js';
 import { isAbort, ofError, ofProbe, show } from '../messages.js';
 import { PHASES } from '../progress.js';
 import { followTheme } from '../theme.js';
+import { offerCheck } from './check.js';
 import { jobs } from './jobs.js';
 import type { Settings } from './jobs.js';
 import { SHAPES, configJson, randomModel } from './random.js';
@@ -246,11 +247,8 @@ table.tHead?.append(tableHead());
 start.addEventListener('click', () => void run());
 cancel.addEventListener('click', () => abort?.abort(new DOMException('cancelled', 'AbortError')));
 for (const radio of radios) radio.addEventListener('change', () => void describe());
-byId('bench-copy', HTMLButtonElement).addEventListener('click', () => {
-  const copied = () => (byId('bench-copy', HTMLButtonElement).textContent = 'Copied');
-  // Where the clipboard is forbidden, the text is at least selected.
-  navigator.clipboard.writeText(json.value).then(copied, () => json.select());
-});
+offerCopy(byId('bench-copy', HTMLButtonElement), json);
+offerCheck(DEMO_URL);
 followTheme();
 readAddress();
 void describe();
