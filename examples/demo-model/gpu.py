@@ -51,6 +51,7 @@ def arguments():
     join.add_argument("--into", type=Path, default=HERE / "weights")
     run = commands.add_parser("train")
     run.add_argument("--seconds", type=float, default=360, help="of training, after everything is ready")
+    run.add_argument("--all-seconds", type=float, help="instead: of reading, compiling and training together")
     run.add_argument("--corpus", type=Path, default=CORPUS)
     run.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", HERE / "work" / "gpu")))
     run.add_argument("--width", type=int, default=320)
@@ -216,7 +217,9 @@ def train(args):
     training = Training(args, feed)
     print(f"{training.parameters:,} parameters on {training.device}; prepared in {time.time() - begun:.0f} s", flush=True)
     training.warm_up()
-    print(f"ready: {time.time() - begun:.0f} s", flush=True)
+    if args.all_seconds:
+        args.seconds = args.all_seconds - (time.time() - begun)
+    print(f"ready: {time.time() - begun:.0f} s; {args.seconds:.0f} s of training", flush=True)
     args.out.mkdir(parents=True, exist_ok=True)
     log, stopped = open(args.out / "log.jsonl", "w"), []
     for number in (signal.SIGTERM, signal.SIGINT):
