@@ -98,20 +98,28 @@ fn better(found: Entry, last: Entry, logit: f32, id: u32, mark: vec4<u32>) -> En
     return found;
 }
 
+// The best of `found` and four tokens from `id` on.
+fn best_of_four(found: Entry, last: Entry, four: vec4<f32>, id: u32, mark: vec4<u32>) -> Entry {
+    let two = better(better(found, last, four.x, id, mark), last, four.y, id + 1u, mark);
+    return better(better(two, last, four.z, id + 2u, mark), last, four.w, id + 3u, mark);
+}
+
 // The best of a block that comes after `last`.
 fn best_of(block: u32, last: Entry) -> Entry {
     let mark = marks[block];
     var found = Entry(-LARGEST, NONE);
-    for (var i = 0u; i < BLOCK / 4u; i++) {
+    for (var i = 0u; i < BLOCK / 4u; i += 4u) {
         let id = block % BLOCKS * BLOCK + i * 4u;
-        let four = logits[block * (BLOCK / 4u) + i];
-        found = better(found, last, four.x, id, mark);
-        found = better(found, last, four.y, id + 1u, mark);
-        found = better(found, last, four.z, id + 2u, mark);
-        found = better(found, last, four.w, id + 3u, mark);
-        if (found.id == BROKEN) {
-            break;
-        }
+        let at = block * (BLOCK / 4u) + i;
+        // Read before any is looked at, so that their latencies overlap.
+        let a = logits[at];
+        let b = logits[at + 1u];
+        let c = logits[at + 2u];
+        let d = logits[at + 3u];
+        found = best_of_four(found, last, a, id, mark);
+        found = best_of_four(found, last, b, id + 4u, mark);
+        found = best_of_four(found, last, c, id + 8u, mark);
+        found = best_of_four(found, last, d, id + 12u, mark);
     }
     return found;
 }
@@ -197,14 +205,17 @@ fn choose_token(@builtin(local_invocation_index) thread: u32, @builtin(workgroup
     var broken = false;
     for (var i = 0u; i < choice.told; i++) {
         offered[thread] = offer;
-        workgroupBarrier();
-        var winner = offered[0];
-        for (var other = 1u; other < THREADS; other++) {
-            let entry = offered[other];
-            if (entry.id != NONE && (winner.id == NONE || before(entry, winner))) {
-                winner = entry;
+        for (var half = THREADS / 2u; half > 0u; half /= 2u) {
+            workgroupBarrier();
+            if (thread < half) {
+                let entry = offered[thread + half];
+                if (entry.id != NONE && (offered[thread].id == NONE || before(entry, offered[thread]))) {
+                    offered[thread] = entry;
+                }
             }
         }
+        workgroupBarrier();
+        let winner = offered[0];
         workgroupBarrier();
         broken = broken || winner.id == BROKEN;
         if (winner.id < BROKEN) {

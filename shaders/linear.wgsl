@@ -8,7 +8,9 @@
 override COLUMNS: u32 = 1u;
 // Threads that share eight rows, each taking every SLICES-th group of inputs: a power of two. 1 needs no barrier.
 override SLICES: u32 = 1u;
-// Blocks of 64 rows a workgroup.
+// Lanes of a block that a workgroup has: 8, or fewer where a matrix has too few blocks to occupy the GPU with whole ones.
+override LANES: u32 = 8u;
+// Blocks of 64 rows a workgroup; 1 where it has not all their lanes.
 override BLOCKS: u32 = 1u;
 // Groups of 8 inputs that are multiplied in one go: 1, or 4 where threads read inputs together.
 override GROUPS: u32 = 1u;
@@ -31,6 +33,7 @@ struct Rows {
 // What a thread (lane, slice, block of the workgroup) computes.
 struct Place {
     block: u32,
+    lane: u32,
     // The first of its eight rows, in this array.
     row: u32,
     // The first column of the tile.
@@ -40,8 +43,10 @@ struct Place {
 var<workgroup> parts: array<Octet, PARTIALS>;
 
 fn place(group: vec3<u32>, thread: vec3<u32>) -> Place {
-    let block = group.y * BLOCKS + thread.z;
-    return Place(block, block * BLOCK_ROWS + thread.x * 8u, group.x * COLUMNS);
+    let parts = BLOCK_LANES / LANES;
+    let block = group.y / parts * BLOCKS + thread.z;
+    let lane = group.y % parts * LANES + thread.x;
+    return Place(block, lane, block * BLOCK_ROWS + lane * 8u, group.x * COLUMNS);
 }
 
 fn rows_at(first: u32) -> Rows {
@@ -151,7 +156,7 @@ fn accumulate(at: Place, thread: vec3<u32>, count: u32) {
     var sums = Sums();
     // A block beyond the last one repeats it: barriers want every thread.
     let block = min(at.block, (matrix.rows - 1u) / BLOCK_ROWS);
-    let base = block * matrix.groups * BLOCK_ROWS + thread.x;
+    let base = block * matrix.groups * BLOCK_ROWS + at.lane;
     // Nothing is to be done after the end of a text.
     let groups = select(matrix.groups, 0u, count == 0u);
     let whole = groups / GROUPS * GROUPS;

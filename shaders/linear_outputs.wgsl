@@ -1,8 +1,8 @@
 // What becomes of the sums of one token and eight rows of a matrix. This file goes before the kernels that multiply: linear.wgsl and
 // linear_tiled.wgsl.
 
-// Threads that share a block, each with eight of its rows.
-const LANES = 8u;
+// A block of a matrix has 64 rows, eight for each of eight lanes.
+const BLOCK_LANES = 8u;
 const BLOCK_ROWS = 64u;
 
 // For put_qkv only.

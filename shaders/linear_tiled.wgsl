@@ -14,7 +14,7 @@ const DEPTH_GROUPS = 4u;
 // Groups of four rows, or of four tokens, in a tile.
 const QUADS = 16u;
 
-override THREADS: u32 = LANES * TOKEN_THREADS;
+override THREADS: u32 = BLOCK_LANES * TOKEN_THREADS;
 
 // [input, four rows]: of the eight rows of a thread, the first four are at `lane`, the others at 8 + `lane`, so that neighbouring
 // threads read neighbouring words.
@@ -99,7 +99,7 @@ fn load_inputs(first: u32, last: u32, group: u32, task: u32) {
 }
 
 fn accumulate(group: vec3<u32>, thread: vec3<u32>, count: u32) -> Sums {
-    let mine = thread.y * LANES + thread.x;
+    let mine = thread.y * BLOCK_LANES + thread.x;
     let last = max(count, 1u) - 1u;
     var sums = Sums();
     // Nothing is to be done after the end of a text.
@@ -154,7 +154,7 @@ fn present(first: u32, count: u32) -> u32 {
 }
 
 // logits = W x
-@compute @workgroup_size(LANES, TOKEN_THREADS)
+@compute @workgroup_size(BLOCK_LANES, TOKEN_THREADS)
 fn project_logits(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) thread: vec3<u32>) {
     let sums = accumulate(group, thread, state.logits);
     let at = place(group, thread);
@@ -164,7 +164,7 @@ fn project_logits(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invoca
 }
 
 // y += W x + b
-@compute @workgroup_size(LANES, TOKEN_THREADS)
+@compute @workgroup_size(BLOCK_LANES, TOKEN_THREADS)
 fn project_residual(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) thread: vec3<u32>) {
     let sums = accumulate(group, thread, state.columns);
     let at = place(group, thread);
@@ -174,7 +174,7 @@ fn project_residual(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invo
 }
 
 // output = gelu(W x + b)
-@compute @workgroup_size(LANES, TOKEN_THREADS)
+@compute @workgroup_size(BLOCK_LANES, TOKEN_THREADS)
 fn project_gelu(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) thread: vec3<u32>) {
     let sums = accumulate(group, thread, state.columns);
     let at = place(group, thread);
@@ -184,7 +184,7 @@ fn project_gelu(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocati
 }
 
 // Queries to the output, keys and values to the cache.
-@compute @workgroup_size(LANES, TOKEN_THREADS)
+@compute @workgroup_size(BLOCK_LANES, TOKEN_THREADS)
 fn project_qkv(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) thread: vec3<u32>) {
     let sums = accumulate(group, thread, state.columns);
     let at = place(group, thread);

@@ -6,6 +6,7 @@ use super::weights::{BLOCK_ROWS, Dimensions, GROUP};
 use crate::checkpoint::config::Config;
 use crate::engine::gpu::{self, Array, Binding, Gpu, Kernel, Resource, Texel, Tuning};
 use crate::error::Result;
+use std::fmt;
 use std::iter::once;
 use web_time::Instant;
 
@@ -26,6 +27,8 @@ const COLUMNS: u32 = 32;
 /// Columns a thread, and columns from which on, that are tried for the product through workgroup memory.
 const TILED_COLUMNS: [u32; 2] = [8, 4];
 const TILED_FROM: [u32; 4] = [16, 32, 64, 128];
+/// Eighths of a block a workgroup that are tried for one column and matrices of few blocks.
+const NARROW_LANES: [u32; 2] = [2, 4];
 /// The most columns that are measured.
 const MOST_COLUMNS: u32 = 128;
 /// A shorter time says more of the submit than of the kernel, and of a browser's clock, which may go in milliseconds.
@@ -48,12 +51,19 @@ pub(super) struct Autotuned {
     pub tried: Vec<Tried>,
 }
 
+impl fmt::Display for Tried {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { product, shape: [first, second], columns, gflops } = self;
+        write!(f, "{product:?} [{first}, {second}] of {columns}: {gflops:.0}")
+    }
+}
+
 /// One measurement.
 #[derive(Debug)]
 pub(super) struct Tried {
     /// How a matrix was multiplied.
     pub product: Product,
-    /// Slices and blocks of a workgroup; of a tiled product, columns a thread and 1.
+    /// Slices and blocks of a workgroup; lanes of a narrow one and 1, columns a thread of a tiled one and 1.
     pub shape: [u32; 2],
     /// With how many columns.
     pub columns: u32,
@@ -77,17 +87,23 @@ pub(super) fn of_tiles(own: Tuning) -> impl Iterator<Item = Tuning> {
     })
 }
 
-/// When matrices are multiplied through workgroup memory, and how.
+/// Matrices that are shared out in parts of blocks for one column.
+pub(super) fn of_narrow(own: Tuning) -> impl Iterator<Item = Tuning> {
+    NARROW_LANES.into_iter().map(move |narrow_lanes| Tuning { narrow_lanes, ..own })
+}
+
+/// Matrices that are multiplied through workgroup memory.
 pub(super) fn of_products(own: Tuning) -> impl Iterator<Item = Tuning> {
-    let from = TILED_FROM.into_iter().chain([0]);
-    from.flat_map(move |tiled_from| TILED_COLUMNS.map(|tiled_columns| Tuning { tiled_from, tiled_columns, ..own }))
+    TILED_COLUMNS.into_iter().map(move |tiled_columns| Tuning { tiled_columns, ..own })
 }
 
 /// Whether [`measure`] may choose `tuning` on an adapter with the shapes `own`.
 pub(super) fn could_choose(own: Tuning, tuning: Tuning) -> bool {
-    let ones = once(own).chain(of_one(own));
-    let tiles = ones.flat_map(|one| once(one).chain(of_tiles(one)));
-    tiles.flat_map(|tiles| once(tiles).chain(of_products(tiles))).any(|tried| tried == tuning)
+    let Tuning { narrow_below, narrow_lanes, tiled_from, tiled_columns, .. } = tuning;
+    let measured = Tuning { narrow_below, narrow_lanes, tiled_from, tiled_columns, ..own };
+    once(measured).chain(of_one(measured)).any(|one| once(one).chain(of_tiles(one)).any(|tried| tried == tuning))
+        && NARROW_LANES.contains(&narrow_lanes)
+        && TILED_COLUMNS.contains(&tiled_columns)
 }
 
 /// Measures on `gpu` which shapes multiply the matrices of `config` fastest.
@@ -96,7 +112,7 @@ pub(super) fn could_choose(own: Tuning, tuning: Tuning) -> bool {
 /// [`crate::Error::Limit`] and [`crate::Error::OutOfMemory`] when there is no memory for it, [`crate::Error::Kernel`]
 /// when a kernel does not compile, [`crate::Error::DeviceLost`] when the device is lost.
 pub(super) async fn measure(gpu: &Gpu, config: &Config) -> Result<Autotuned> {
-    let harness = Harness::new(gpu, config).await?;
+    let harness = Harness::new(gpu, config, config.ffn_dim, config.d_model).await?;
     let mut tried = Vec::new();
     let own = gpu.tuning();
     let disabled = gpu.disabled();
@@ -106,6 +122,18 @@ pub(super) async fn measure(gpu: &Gpu, config: &Config) -> Result<Autotuned> {
     }
     if !disabled.tiles && !disabled.products {
         tuning = harness.crossover(tuning, &mut tried).await?;
+    }
+    let of_many = harness.narrow(tuning, &mut tried).await?;
+    let blocks_of_many = harness.blocks;
+    drop(harness);
+    // The other matrix of a layer, which has few rows of many inputs.
+    let harness = Harness::new(gpu, config, config.d_model, config.ffn_dim).await?;
+    let of_few = harness.narrow(tuning, &mut tried).await?;
+    tuning.narrow_below = 0;
+    if let Some((_, lanes)) = of_few.iter().flatten().copied().max_by(|a, b| a.0.total_cmp(&b.0)) {
+        tuning.narrow_lanes = lanes;
+        let also_many = of_many.iter().flatten().any(|&(_, also)| also == lanes);
+        tuning.narrow_below = 1 + if also_many { blocks_of_many.max(harness.blocks) } else { harness.blocks };
     }
     Ok(Autotuned { tuning, tried })
 }
@@ -131,14 +159,14 @@ struct Harness {
 }
 
 impl Harness {
-    async fn new(gpu: &Gpu, config: &Config) -> Result<Self> {
+    /// For matrices of `rows` rows of `inputs` inputs.
+    async fn new(gpu: &Gpu, config: &Config, rows: usize, inputs: usize) -> Result<Self> {
         use Binding::{Read, ReadArray, Uniform, WriteArray};
-        let inputs = config.d_model;
         // What a token reads, so that a model that caches hold is measured in them.
         let sweep_bytes = SWEEP_BYTES.min(2 * config.parameters());
         // A part of a matrix that does not fit a binding, as when it is loaded.
         let most = gpu.max_words_bytes().min(sweep_bytes) as usize / (2 * inputs) / BLOCK_ROWS;
-        let rows = config.ffn_dim.next_multiple_of(BLOCK_ROWS).min(most.max(1) * BLOCK_ROWS);
+        let rows = rows.next_multiple_of(BLOCK_ROWS).min(most.max(1) * BLOCK_ROWS);
         let matrix_bytes = 2 * rows * inputs;
         let matrices = gpu.allocating("matrices to be measured", sweep_bytes, async || {
             let one = |_| gpu.words("measured weights", matrix_bytes as u64);
@@ -212,11 +240,21 @@ impl Harness {
         Ok(best.0)
     }
 
+    /// For each of [`NARROW_LANES`] that is faster for one column than whole blocks: how much, and the number of lanes.
+    async fn narrow(&self, own: Tuning, tried: &mut Vec<Tried>) -> Result<[Option<(f64, u32)>; 2]> {
+        let whole = self.seconds(Product::Few(1), &own, 1, f64::INFINITY, tried).await?;
+        let mut faster = [None; NARROW_LANES.len()];
+        for (tuning, faster) in of_narrow(own).zip(&mut faster) {
+            let seconds = self.seconds(Product::Narrow, &tuning, 1, whole, tried).await?;
+            *faster = (seconds * MARGIN < whole).then_some((whole / seconds, tuning.narrow_lanes));
+        }
+        Ok(faster)
+    }
+
     /// `own` with the number of columns from which on the product through workgroup memory is faster, and stays so.
     async fn crossover(&self, own: Tuning, tried: &mut Vec<Tried>) -> Result<Tuning> {
         let mut best = (own, f64::INFINITY);
-        for tiled_columns in TILED_COLUMNS {
-            let tuning = Tuning { tiled_columns, ..own };
+        for tuning in of_products(own) {
             let seconds = self.seconds(Product::Tiled, &tuning, MOST_COLUMNS, HOPELESS * best.1, tried).await?;
             if seconds < best.1 {
                 best = (tuning, seconds);
@@ -270,7 +308,11 @@ impl Harness {
             round += 1;
         }
         let flop = (2 * columns as usize * self.blocks as usize * BLOCK_ROWS * self.inputs) as f64;
-        let shape = if product == Product::Tiled { [tuning.tiled_columns, 1] } else { product.shape(tuning) };
+        let shape = match product {
+            Product::Few(_) => product.shape(tuning),
+            Product::Narrow => [tuning.narrow_lanes, 1],
+            Product::Tiled => [tuning.tiled_columns, 1],
+        };
         tried.push(Tried { product, shape, columns, gflops: flop / shortest / 1e9 });
         Ok(shortest)
     }
@@ -335,8 +377,9 @@ mod tests {
         }
         assert!(could_choose(Tuning::HARDWARE, tuning));
         let Tuning { linear_slices, linear_blocks, linear_columns, tile_slices, tile_blocks, .. } = Tuning::HARDWARE;
-        let Tuning { tiled_from, tiled_columns, .. } = Tuning::HARDWARE;
+        let Tuning { tiled_from, tiled_columns, narrow_below, narrow_lanes, .. } = Tuning::HARDWARE;
         let shapes = Tuning { linear_slices, linear_blocks, linear_columns, tile_slices, tile_blocks, ..tuning };
-        assert_eq!(Tuning { tiled_from, tiled_columns, ..shapes }, Tuning::HARDWARE);
+        let shapes = Tuning { tiled_from, tiled_columns, narrow_below, narrow_lanes, ..shapes };
+        assert_eq!(shapes, Tuning::HARDWARE);
     }
 }

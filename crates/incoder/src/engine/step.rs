@@ -251,7 +251,7 @@ impl Step {
         let norm_module = compiler.module(norm_source).await?;
         let scores_module = compiler.module(shaders::ATTENTION_SCORES).await?;
         let values_module = compiler.module(shaders::ATTENTION_VALUES).await?;
-        let mut linear_modules = Vec::with_capacity(products.len());
+        let mut linear_modules: Vec<wgpu::ShaderModule> = Vec::with_capacity(products.len());
         for (i, product) in products.iter().enumerate() {
             match products[..i].iter().position(|before| before.source().name == product.source().name) {
                 Some(before) => linear_modules.push(linear_modules[before].clone()),
@@ -459,7 +459,7 @@ impl Step {
     fn sized(&self, op: &Op, columns: &[Column], logits: u32) -> (usize, [u32; 3]) {
         let (count, tuning) = (columns.len() as u32, self.gpu.tuning());
         let matrix = |blocks: u32, tokens: u32| {
-            let i = Product::index(&self.products, &tuning, tokens);
+            let i = Product::index(&self.products, &tuning, tokens, blocks);
             let [x, y] = self.products[i].workgroups(&tuning, tokens, blocks);
             (i, [x, y, 1])
         };

@@ -2,7 +2,7 @@
 
 mod choosing;
 
-use super::autotune::{of_one, of_products, of_tiles};
+use super::autotune::{of_narrow, of_one, of_products, of_tiles};
 use super::check::{Kernels, Values, read};
 use super::plan::Plan;
 use super::weights::Weights;
@@ -111,9 +111,11 @@ fn every_shape_that_autotune_tries_matches_the_reference() {
     let gpu = block_on(Gpu::open(&GpuOptions { tuning: Some(Tuning::HARDWARE), ..Default::default() })).unwrap();
     let of_one = of_one(Tuning::HARDWARE).map(|tuning| (tuning, &[(1, 1)][..]));
     let of_tiles = of_tiles(Tuning::HARDWARE).map(|tuning| (tuning, &[(2, 2), (9, 3)][..]));
-    let of_products = of_products(Tuning::HARDWARE).filter(|tuning| tuning.tiled_from == 16);
-    let of_products = of_products.map(|tuning| (tuning, &[(70, 17)][..]));
-    for (tuning, columns) in of_one.chain(of_tiles).chain(of_products) {
+    let of_products =
+        of_products(Tuning { tiled_from: 16, ..Tuning::HARDWARE }).map(|tuning| (tuning, &[(70, 17)][..]));
+    // The head has three blocks, the inner matrix five: one of both sides.
+    let of_narrow = of_narrow(Tuning { narrow_below: 5, ..Tuning::HARDWARE }).map(|tuning| (tuning, &[(1, 1)][..]));
+    for (tuning, columns) in of_one.chain(of_tiles).chain(of_products).chain(of_narrow) {
         for &(count, logits) in columns {
             let what = |kernel: &str| format!("{kernel} of {count} columns, {tuning:?}");
             // Five blocks of the inner matrix and three of the head: no number of blocks a workgroup divides them.

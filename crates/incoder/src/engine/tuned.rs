@@ -91,7 +91,8 @@ async fn recalled(
 async fn measured(gpu: &Gpu, config: &Config) -> Result<Option<Tuning>> {
     match measure(gpu, config).await {
         Ok(Autotuned { tuning, tried }) => {
-            tracing::info!("measured workgroup shapes: {tuning:?} of {tried:?}");
+            let tried: Vec<String> = tried.iter().map(ToString::to_string).collect();
+            tracing::info!("measured workgroup shapes, GFLOP/s: {}; {tuning:?}", tried.join(", "));
             Ok(Some(tuning))
         }
         // The model may yet fit, as it needs other memory, and its own shapes compile.

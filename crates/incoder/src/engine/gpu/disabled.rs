@@ -96,7 +96,7 @@ impl Gpu {
     #[must_use]
     pub fn without(&self, disabled: Disabled) -> Self {
         let disabled = self.disabled.and(disabled);
-        let mut tuning = if disabled.tuning { self.untuned } else { self.tuning };
+        let mut tuning = if disabled.tuning { *self.untuned } else { self.tuning };
         tuning.together &= !disabled.subgroups;
         if disabled.textures {
             tuning.arrays = Arrays::Buffers;

@@ -112,7 +112,7 @@ pub struct Gpu {
     limits: MemoryLimits,
     disabled: Disabled,
     /// The shapes for the adapter's kind.
-    untuned: Tuning,
+    untuned: Arc<Tuning>,
     /// A shader, a part of its text and what stands there instead: for tests of what happens when a kernel is broken.
     #[cfg(test)]
     pub(crate) spoilt: Option<[&'static str; 3]>,
@@ -179,7 +179,7 @@ impl Gpu {
             tuning,
             limits,
             disabled: Disabled::default(),
-            untuned: tuning,
+            untuned: Arc::new(tuning),
             #[cfg(test)]
             spoilt: None,
             fault,

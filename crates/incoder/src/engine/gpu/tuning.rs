@@ -16,6 +16,10 @@ pub struct Tuning {
     pub linear_slices: u32,
     /// Blocks of 64 rows that a workgroup computes, for steps of one token.
     pub linear_blocks: u32,
+    /// Steps of one token: matrices of fewer blocks of 64 rows are shared out in parts of blocks; 0: none is.
+    pub narrow_below: u32,
+    /// Eighths of a block in such a part: 2 or 4.
+    pub narrow_lanes: u32,
     /// Threads that share eight rows of a matrix, for `linear_columns` tokens at once: a power of two. Fewer take more.
     pub tile_slices: u32,
     /// Blocks of 64 rows that a workgroup computes, for several tokens at once.
@@ -30,7 +34,7 @@ pub struct Tuning {
     pub score_threads: u32,
     /// Threads that share eight of a head's values.
     pub value_slices: u32,
-    /// Threads that choose a token.
+    /// Threads that choose a token: a power of two.
     pub choose_threads: u32,
 }
 
@@ -42,6 +46,8 @@ impl Tuning {
         linear_columns: 4,
         linear_slices: 1,
         linear_blocks: 1,
+        narrow_below: 0,
+        narrow_lanes: 2,
         tile_slices: 1,
         tile_blocks: 1,
         tiled_from: 0,
@@ -61,6 +67,8 @@ impl Tuning {
         linear_columns: 8,
         linear_slices: 32,
         linear_blocks: 1,
+        narrow_below: 0,
+        narrow_lanes: 2,
         tile_slices: 8,
         tile_blocks: 1,
         tiled_from: 32,
