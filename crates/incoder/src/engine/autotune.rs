@@ -5,6 +5,7 @@ use super::weights::{BLOCK_ROWS, Dimensions, GROUP};
 use crate::checkpoint::config::Config;
 use crate::engine::gpu::{self, Array, Binding, Gpu, Kernel, Resource, Texel, Tuning, shaders};
 use crate::error::Result;
+use crate::quantize::Format;
 use std::iter::once;
 use web_time::Instant;
 
@@ -182,7 +183,7 @@ impl Harness {
         for tuning in once(own).chain(others.filter(|other| *other != own)) {
             let tile = if columns == 1 { 1 } else { tuning.linear_columns };
             let shape = linear_shape(&tuning, tile);
-            let constants = linear_constants(&tuning, tile, &[self.inputs]);
+            let constants = linear_constants(&tuning, tile, &[self.inputs], Format::F16);
             let grid = [columns.div_ceil(tile), self.blocks.div_ceil(shape[1])];
             let seconds = self.seconds(&constants, grid, &mut count, HOPELESS * best.1).await?;
             tried.push((tile, shape, flop / seconds / 1e9));

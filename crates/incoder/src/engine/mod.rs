@@ -11,6 +11,7 @@ pub mod gpu;
 pub(crate) mod load;
 mod memory;
 mod overflow;
+mod packing;
 mod plan;
 mod profile;
 pub(crate) mod random;

@@ -5,6 +5,7 @@ use crate::checkpoint::config::Config;
 use crate::engine::forward::{Column, Kv};
 use crate::engine::gpu::{self, Array, Binding, Gpu, Kernel, Resource, Texel, Tuning, shaders};
 use crate::error::Result;
+use crate::quantize::Format;
 
 /// Tokens that one read of the weights serves: the variants of linear.wgsl.
 const TILES: [u32; 4] = [1, 2, 4, 8];
@@ -53,6 +54,7 @@ pub(super) mod at {
     pub const PARTS: u32 = 10;
     pub const WEIGHTS_WRITTEN: u32 = 15;
     pub const OVERFLOW: u32 = 16;
+    pub const SCALES: u32 = 17;
 }
 
 /// What a dispatch has to read, beside a few values for each column.
@@ -61,7 +63,7 @@ pub(super) enum Reads {
     /// Nothing that counts.
     Little,
     /// A matrix.
-    Weights { rows: u64, inputs: u64 },
+    Weights { rows: u64, inputs: u64, format: Format },
     /// Keys or values of one layer.
     Cache,
 }
@@ -101,9 +103,25 @@ impl Compiler<'_> {
         bindings: &[(u32, Binding)],
         variants: &[Vec<(&str, f64)>],
     ) -> Result<Entry> {
+        self.entry_for(Format::F16, source, name, bindings, variants).await
+    }
+
+    /// An entry point that reads a matrix in `format`.
+    async fn entry_for(
+        &mut self,
+        format: Format,
+        source: gpu::Source,
+        name: &'static str,
+        bindings: &[(u32, Binding)],
+        variants: &[Vec<(&str, f64)>],
+    ) -> Result<Entry> {
         let gpu = self.gpu;
-        let layout = gpu::layout(gpu, name, bindings);
-        let module = gpu.compiling(name, || source.module(gpu)).await?;
+        let mut bindings = bindings.to_vec();
+        if format != Format::F16 {
+            bindings.push((at::SCALES, Binding::ReadArray(Texel::Words)));
+        }
+        let layout = gpu::layout(gpu, name, &bindings);
+        let module = gpu.compiling(name, || source.module_for(gpu, format)).await?;
         let mut kernels = Vec::with_capacity(variants.len());
         for constants in variants {
             kernels.push(gpu.compiling(name, || Kernel::new(gpu, &module, name, &layout, constants)).await?);
@@ -141,11 +159,16 @@ pub(super) fn linear_shape(tuning: &Tuning, tile: u32) -> [u32; 2] {
     [slices.min(tuning.tile_slices.max(tuning.linear_slices)), tuning.tile_blocks]
 }
 
-/// The constants of linear.wgsl for a tile of columns and matrices with so many `inputs`.
-pub(super) fn linear_constants(tuning: &Tuning, tile: u32, inputs: &[usize]) -> Vec<(&'static str, f64)> {
+/// The constants of linear.wgsl for a tile of columns and matrices in `format` with so many `inputs`.
+pub(super) fn linear_constants(
+    tuning: &Tuning,
+    tile: u32,
+    inputs: &[usize],
+    format: Format,
+) -> Vec<(&'static str, f64)> {
     let [slices, blocks] = linear_shape(tuning, tile);
-    // What a subgroup of eight threads reads together is 32 inputs.
-    let groups = if tuning.together { 4 } else { 1 };
+    // What a subgroup of eight threads reads together is 32 inputs, and so is what shares a scale.
+    let groups = if tuning.together || format != Format::F16 { 4 } else { 1 };
     let rest = !inputs.iter().all(|inputs| inputs.is_multiple_of(groups * GROUP));
     vec![
         ("COLUMNS", f64::from(tile)),
@@ -169,10 +192,13 @@ pub(crate) struct Shapes {
     /// Rows of the KV cache.
     pub capacity: usize,
     pub kv: Kv,
+    /// How the matrices of the layers are stored, and the tables.
+    pub formats: [Format; 2],
 }
 
 impl Shapes {
     pub fn new(config: &Config, capacity: usize, kv: Kv) -> Self {
+        let formats = config.quantization.map_or([Format::F16; 2], |one| [one.layers(), one.tables()]);
         let embed_scale = if config.scale_embedding { (config.d_model as f64).sqrt() } else { 1.0 };
         Self {
             d_model: config.d_model,
@@ -182,6 +208,7 @@ impl Shapes {
             embed_scale,
             capacity,
             kv,
+            formats,
         }
     }
 
@@ -243,9 +270,10 @@ impl Step {
             let width = shapes.d_model as f64 / 4.0;
             [vec![("THREADS", f64::from(tuning.norm_threads)), ("WIDTH", width), ("LAST", flag(last))]]
         };
-        let tiled = |extra: &[(&'static str, f64)]| -> Vec<_> {
+        let [layers, tables] = shapes.formats;
+        let tiled = |format: Format, extra: &[(&'static str, f64)]| -> Vec<_> {
             let variant = |&tile: &u32| {
-                let mut constants = linear_constants(&tuning, tile, &shapes.inputs);
+                let mut constants = linear_constants(&tuning, tile, &shapes.inputs, format);
                 constants.extend_from_slice(extra);
                 constants
             };
@@ -284,15 +312,15 @@ impl Step {
         Ok(Self {
             state: gpu.uniform("state", &bytemuck::Zeroable::zeroed() as &State)?,
             overflow: gpu.storage("overflow", OVERFLOW_BYTES)?,
-            embed: compiler.entry(shaders::EMBED, "embed", &embed, &scale).await?,
+            embed: compiler.entry_for(tables, shaders::EMBED, "embed", &embed, &scale).await?,
             norm: compiler.entry(norm_source, "layer_norm", &normed, &norm(false)).await?,
             norm_last: compiler.entry(norm_source, "layer_norm", &normed, &norm(true)).await?,
-            qkv: compiler.entry(linear, "project_qkv", &to_cache, &tiled(&qkv)).await?,
+            qkv: compiler.entry_for(layers, linear, "project_qkv", &to_cache, &tiled(layers, &qkv)).await?,
             scores: compiler.entry(shaders::ATTENTION_SCORES, "attention_scores", &to_scores, &[scores]).await?,
             values: compiler.entry(shaders::ATTENTION_VALUES, "attention_values", &to_mixed, &[values]).await?,
-            residual: compiler.entry(linear, "project_residual", &to_residual, &tiled(&[])).await?,
-            gelu: compiler.entry(linear, "project_gelu", &to_output, &tiled(&[])).await?,
-            logits: compiler.entry(linear, "project_logits", &to_logits, &tiled(&[])).await?,
+            residual: compiler.entry_for(layers, linear, "project_residual", &to_residual, &tiled(layers, &[])).await?,
+            gelu: compiler.entry_for(layers, linear, "project_gelu", &to_output, &tiled(layers, &[])).await?,
+            logits: compiler.entry_for(tables, linear, "project_logits", &to_logits, &tiled(tables, &[])).await?,
             ops: Vec::new(),
             gpu: gpu.clone(),
             shapes,
@@ -323,11 +351,11 @@ impl Step {
     ) {
         let Tuning { linear_blocks, tile_blocks, .. } = self.gpu.tuning();
         for slice in &matrix.slices {
-            let mut all = vec![(at::WEIGHTS, (&slice.weights).into()), (at::MATRIX, (&slice.dimensions).into())];
+            let mut all = slice.resources();
             all.extend_from_slice(resources);
             let grid = grid([linear_blocks, tile_blocks].map(|blocks| slice.blocks.div_ceil(blocks)));
             let (rows, inputs) = (u64::from(slice.blocks) * BLOCK_ROWS as u64, u64::from(matrix.groups) * GROUP as u64);
-            self.add(entry, grid, Reads::Weights { rows, inputs }, &all);
+            self.add(entry, grid, Reads::Weights { rows, inputs, format: matrix.format }, &all);
         }
     }
 
@@ -335,12 +363,8 @@ impl Step {
     pub fn embed(&mut self, embedding: &Matrix, positions: &wgpu::Buffer, x: &wgpu::Buffer) {
         let grid = Grid::Columns(embedding.groups.div_ceil(EMBED_THREADS));
         for slice in &embedding.slices {
-            let resources = [
-                (at::WEIGHTS, (&slice.weights).into()),
-                (at::MATRIX, (&slice.dimensions).into()),
-                (at::POSITIONS, positions.into()),
-                (at::X, x.into()),
-            ];
+            let mut resources = slice.resources();
+            resources.extend([(at::POSITIONS, positions.into()), (at::X, x.into())]);
             self.add(|step| &step.embed, grid, Reads::Little, &resources);
         }
     }

@@ -30,6 +30,13 @@ pub(super) const INPUTS_READ_ALONE: &str = include_str!("../../../../../shaders/
 /// Its second form, which uses subgroup operations.
 pub(super) const INPUTS_READ_TOGETHER: &str = include_str!("../../../../../shaders/inputs_read_together.wgsl");
 
+/// Goes before every kernel of the model, too: what a matrix consists of.
+pub(super) const WEIGHTS_IN_FP16: &str = include_str!("../../../../../shaders/weights_in_fp16.wgsl");
+/// Its second form.
+pub(super) const WEIGHTS_IN_Q8: &str = include_str!("../../../../../shaders/weights_in_q8.wgsl");
+/// Its third form.
+pub(super) const WEIGHTS_IN_Q4: &str = include_str!("../../../../../shaders/weights_in_q4.wgsl");
+
 pub(crate) const EMBED: Source = shader!("embed", model: true, subgroups: false);
 pub(crate) const LAYER_NORM: Source = shader!("layer_norm", model: true, subgroups: false);
 pub(crate) const LAYER_NORM_SUBGROUPS: Source = shader!("layer_norm_subgroups", model: true, subgroups: true);
