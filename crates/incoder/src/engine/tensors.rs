@@ -72,11 +72,7 @@ impl Tensors {
     pub async fn quantized(&self, name: &str, rows: Range<usize>, quantization: Quantization) -> Result<Rows> {
         match &self.source {
             TensorSource::Stored(checkpoint) => checkpoint.quantized(name, rows, quantization).await,
-            TensorSource::Random(random) => {
-                let values = random.rows(name, rows.clone())?;
-                let columns = values.len() / rows.len().max(1);
-                Rows::quantize(name, self.format(name), columns, rows.start, &values)
-            }
+            TensorSource::Random(random) => random.quantized(name, rows, self.format(name)),
         }
     }
 }
