@@ -27,7 +27,7 @@ fn embed(@builtin(global_invocation_id) thread: vec3<u32>) {
         return;
     }
     let row = token - matrix.first_row;
-    let values = octet_at(row / 64u, matrix.groups, group, row % 64u);
+    let values = row_at(row / 64u, matrix.groups, group, row % 64u);
     let position = (state.column[column].position * matrix.groups + group) * 2u;
     let out = (column * matrix.groups + group) * 2u;
     x[out] = values.low * SCALE + positions[position];

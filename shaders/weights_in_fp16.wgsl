@@ -30,6 +30,6 @@ fn rows_at(first: u32, scales: Scales) -> Rows {
 }
 
 // The weights of one row of a block for one group of inputs.
-fn octet_at(block: u32, groups: u32, group: u32, row: u32) -> Octet {
+fn row_at(block: u32, groups: u32, group: u32, row: u32) -> Octet {
     return unpacked(weight((block * groups + group) * GROUP_WORDS, row % 8u * 8u + row / 8u));
 }

@@ -48,7 +48,7 @@ fn rows_at(first: u32, scales: Scales) -> Rows {
 }
 
 // The weights of one row of a block for one group of inputs.
-fn octet_at(block: u32, groups: u32, group: u32, row: u32) -> Octet {
+fn row_at(block: u32, groups: u32, group: u32, row: u32) -> Octet {
     let scales = scales_at(block, groups, group, row / 8u).rows;
     let word = weight((block * groups + group) * GROUP_WORDS, row % 8u / 2u * 8u + row / 8u);
     let of_four = select(scales.high, scales.low, row % 8u < 4u);

@@ -5,6 +5,7 @@ pub(crate) mod backend;
 mod check;
 mod choose;
 pub(crate) mod cpu;
+mod entry;
 mod fallback;
 pub(crate) mod forward;
 pub mod gpu;

@@ -1,5 +1,6 @@
 //! The kernels of one model, compiled for its shapes, and the list of dispatches that a step is.
 
+use super::entry::{Compiler, Entry};
 use super::weights::{BLOCK_ROWS, GROUP, Linear, Matrix, Norm};
 use crate::checkpoint::config::Config;
 use crate::engine::forward::{Column, Kv};
@@ -78,58 +79,6 @@ struct Op {
     kernels: Vec<Kernel>,
     bindings: wgpu::BindGroup,
     grid: Grid,
-}
-
-/// An entry point: its layout, and its pipelines.
-#[derive(Debug)]
-struct Entry {
-    name: &'static str,
-    layout: wgpu::BindGroupLayout,
-    kernels: Vec<Kernel>,
-}
-
-/// Compiles entry points and says how many pipelines are done.
-struct Compiler<'a> {
-    gpu: &'a Gpu,
-    done: u64,
-    on_compiled: &'a mut dyn FnMut(u64),
-}
-
-impl Compiler<'_> {
-    async fn entry(
-        &mut self,
-        source: gpu::Source,
-        name: &'static str,
-        bindings: &[(u32, Binding)],
-        variants: &[Vec<(&str, f64)>],
-    ) -> Result<Entry> {
-        self.entry_for(Format::F16, source, name, bindings, variants).await
-    }
-
-    /// An entry point that reads a matrix in `format`.
-    async fn entry_for(
-        &mut self,
-        format: Format,
-        source: gpu::Source,
-        name: &'static str,
-        bindings: &[(u32, Binding)],
-        variants: &[Vec<(&str, f64)>],
-    ) -> Result<Entry> {
-        let gpu = self.gpu;
-        let mut bindings = bindings.to_vec();
-        if format != Format::F16 {
-            bindings.push((at::SCALES, Binding::ReadArray(Texel::Words)));
-        }
-        let layout = gpu::layout(gpu, name, &bindings);
-        let module = gpu.compiling(name, || source.module_for(gpu, format)).await?;
-        let mut kernels = Vec::with_capacity(variants.len());
-        for constants in variants {
-            kernels.push(gpu.compiling(name, || Kernel::new(gpu, &module, name, &layout, constants)).await?);
-            self.done += 1;
-            (self.on_compiled)(self.done);
-        }
-        Ok(Entry { name, layout, kernels })
-    }
 }
 
 /// What the shaders call `State`.
