@@ -108,20 +108,26 @@ fn every_kernel_matches_the_reference() {
     }
 }
 
-/// The same from quantized weights, in every tile of columns; groups of 32 inputs that are not full among them. The tables of a model in
-/// 4 bits are in 8, so that it has both.
+/// The same from quantized weights, in every kind of array and every tile of columns; groups of 32 inputs that are not full among them.
+/// The tables of a model in 4 bits are in 8, so that it has both.
 #[test]
 fn quantized_weights_match_the_reference() {
-    for (name, gpu) in variants() {
-        let all = [(0, Quantization::Q4), (1, Quantization::Q4), (2, Quantization::Q8), (3, Quantization::Q4)];
-        // What is compiled for hardware takes long on software.
-        let cases = if name.starts_with("hardware") { &all[2..] } else { &all[..] };
-        for &(case, quantization) in cases {
-            let (d, heads, ffn, vocab, count, logits) = SHAPES[case];
-            let what = |kernel: &str| format!("{kernel} on {name}, case {case}, {quantization:?}");
-            let case = Case { count, logits, kv: Kv::F16, quantization: Some(quantization), seed: case as u32 };
-            check_kernels(&gpu, &config(1, d, heads, ffn, vocab), case, &what);
-        }
+    use Quantization::{Q4, Q8};
+    let cases = [
+        ("software", 3, Q4),
+        ("software", 1, Q8),
+        ("hardware", 3, Q4),
+        ("llvmpipe", 3, Q8),
+        ("software, buffers", 1, Q4),
+        ("hardware, textures", 3, Q8),
+    ];
+    let variants = variants();
+    for (name, case, quantization) in cases {
+        let gpu = &variants.iter().find(|(variant, _)| *variant == name).expect("a variant").1;
+        let (d, heads, ffn, vocab, count, logits) = SHAPES[case];
+        let what = |kernel: &str| format!("{kernel} on {name}, case {case}, {quantization:?}");
+        let case = Case { count, logits, kv: Kv::F16, quantization: Some(quantization), seed: case as u32 };
+        check_kernels(gpu, &config(1, d, heads, ffn, vocab), case, &what);
     }
 }
 
