@@ -15,10 +15,16 @@ override HEAD_WORDS: u32 = 1u;
 @group(0) @binding(6) var<storage, read> scores_read: array<vec4<f32>>;
 @group(0) @binding(7) var<storage, read_write> scores_written: array<vec4<f32>>;
 @group(0) @binding(15) var<storage, read_write> weights_written: array<vec4<u32>>;
+@group(0) @binding(17) var<storage, read> scales_array: array<vec4<u32>>;
 
 // The 16-byte word `first` + `more` of a matrix, both among the same 64 words.
 fn weight(first: u32, more: u32) -> vec4<u32> {
     return weights_array[first + more];
+}
+
+// The `i`-th 16-byte word of a quantized matrix's scales.
+fn scale_word(i: u32) -> vec4<u32> {
+    return scales_array[i];
 }
 
 fn put_weight(i: u32, word: vec4<u32>) {

@@ -20,10 +20,16 @@ const WEIGHTS_WIDTH = 1024u;
 @group(0) @binding(6) var scores_read: texture_2d<f32>;
 @group(0) @binding(7) var scores_written: texture_storage_2d<rgba32float, write>;
 @group(0) @binding(15) var weights_written: texture_storage_2d<rgba32uint, write>;
+@group(0) @binding(17) var scales_array: texture_2d<u32>;
 
 // The 16-byte word `first` + `more` of a matrix, both among the same 64 words: reads with one `first` share what it takes to find them.
 fn weight(first: u32, more: u32) -> vec4<u32> {
     return textureLoad(weights_array, vec2(first % WEIGHTS_WIDTH + more, first / WEIGHTS_WIDTH), 0);
+}
+
+// The `i`-th 16-byte word of a quantized matrix's scales.
+fn scale_word(i: u32) -> vec4<u32> {
+    return textureLoad(scales_array, vec2(i % WEIGHTS_WIDTH, i / WEIGHTS_WIDTH), 0);
 }
 
 fn put_weight(i: u32, word: vec4<u32>) {

@@ -1,4 +1,5 @@
-// x = E[token] * SCALE + P[position], eight values a thread. E has the layout of a linear layer's weights (linear.wgsl).
+// x = E[token] * SCALE + P[position], eight values a thread. E has the layout of a linear layer's weights
+// (weights_in_*.wgsl).
 
 override SCALE: f32 = 1.0;
 
@@ -26,8 +27,7 @@ fn embed(@builtin(global_invocation_id) thread: vec3<u32>) {
         return;
     }
     let row = token - matrix.first_row;
-    let slot = (row % 8u) * 8u + (row % 64u) / 8u;
-    let values = unpacked(weight((row / 64u * matrix.groups + group) * 64u, slot));
+    let values = row_at(row / 64u, matrix.groups, group, row % 64u);
     let position = (state.column[column].position * matrix.groups + group) * 2u;
     let out = (column * matrix.groups + group) * 2u;
     x[out] = values.low * SCALE + positions[position];

@@ -1,8 +1,8 @@
 // y = W x + b for up to COLUMNS tokens a workgroup, so that one read of the weights serves them all.
 //
-// Weights are fp16 in blocks of 64 rows. Inside a block, for every group of 8 inputs, come 16 bytes each of the rows 0, 8, 16
-// to 56, then of 1, 9, 17 to 57, and so on. Thread `lane` owns the rows 8 lane to 8 lane + 7: neighbouring threads read
-// neighbouring 16 bytes, no sum crosses threads but the one over SLICES, and eight outputs make 16 bytes of the KV cache.
+// Weights lie in blocks of 64 rows, and inside a block by groups of 8 inputs, as weights_in_*.wgsl say. Thread `lane` owns the rows
+// 8 lane to 8 lane + 7: neighbouring threads read neighbouring 16 bytes, no sum crosses threads but the one over SLICES, and eight
+// outputs make 16 bytes of the KV cache.
 
 // Tokens a workgroup: 1, 2, 4 or 8.
 override COLUMNS: u32 = 1u;
@@ -12,23 +12,11 @@ override SLICES: u32 = 1u;
 override LANES: u32 = 8u;
 // Blocks of 64 rows a workgroup; 1 where it has not all their lanes.
 override BLOCKS: u32 = 1u;
-// Groups of 8 inputs that are multiplied in one go: 1, or 4 where threads read inputs together.
+// Groups of 8 inputs that are multiplied in one go: 1, or 4 where threads read inputs together or weights share a scale.
 override GROUPS: u32 = 1u;
 // Whether groups are left over then.
 override REST: bool = false;
 override PARTIALS: u32 = LANES * BLOCKS * SLICES * COLUMNS;
-
-// The weights of eight rows for a group of 8 inputs.
-struct Rows {
-    row0: Octet,
-    row1: Octet,
-    row2: Octet,
-    row3: Octet,
-    row4: Octet,
-    row5: Octet,
-    row6: Octet,
-    row7: Octet,
-}
 
 // What a thread (lane, slice, block of the workgroup) computes.
 struct Place {
@@ -47,19 +35,6 @@ fn place(group: vec3<u32>, thread: vec3<u32>) -> Place {
     let block = group.y / parts * BLOCKS + thread.z;
     let lane = group.y % parts * LANES + thread.x;
     return Place(block, lane, block * BLOCK_ROWS + lane * 8u, group.x * COLUMNS);
-}
-
-fn rows_at(first: u32) -> Rows {
-    return Rows(
-        unpacked(weight(first, 0u)),
-        unpacked(weight(first, 8u)),
-        unpacked(weight(first, 16u)),
-        unpacked(weight(first, 24u)),
-        unpacked(weight(first, 32u)),
-        unpacked(weight(first, 40u)),
-        unpacked(weight(first, 48u)),
-        unpacked(weight(first, 56u)),
-    );
 }
 
 // `sum` and the products of eight rows with eight inputs.
@@ -126,8 +101,8 @@ fn tile(first: u32, last: u32, group: u32, lane: u32) -> Tile {
 }
 
 // Adds the products of the weights at `at` with the `i`-th group of `all`.
-fn add_group(sums: ptr<function, Sums>, at: u32, all: Tile, i: u32) {
-    let rows = rows_at(at);
+fn add_group(sums: ptr<function, Sums>, at: u32, scales: Scales, all: Tile, i: u32) {
+    let rows = rows_at(at, scales);
     let low = i * 2u;
     let high = low + 1u;
     (*sums).s0 = add((*sums).s0, rows, four(all.c0, low), four(all.c0, high));
@@ -156,24 +131,26 @@ fn accumulate(at: Place, thread: vec3<u32>, count: u32) {
     var sums = Sums();
     // A block beyond the last one repeats it: barriers want every thread.
     let block = min(at.block, (matrix.rows - 1u) / BLOCK_ROWS);
-    let base = block * matrix.groups * BLOCK_ROWS + at.lane;
+    let base = block * matrix.groups * GROUP_WORDS + at.lane;
     // Nothing is to be done after the end of a text.
     let groups = select(matrix.groups, 0u, count == 0u);
     let whole = groups / GROUPS * GROUPS;
     for (var group = thread.y * GROUPS; group < whole; group += SLICES * GROUPS) {
         let all = tile(at.first, last, group, thread.x);
-        let first = base + group * BLOCK_ROWS;
-        add_group(&sums, first, all, 0u);
+        let first = base + group * GROUP_WORDS;
+        let scales = scales_at(block, matrix.groups, group, at.lane);
+        add_group(&sums, first, scales, all, 0u);
         if (GROUPS > 1u) {
-            add_group(&sums, first + BLOCK_ROWS, all, 1u);
-            add_group(&sums, first + 2u * BLOCK_ROWS, all, 2u);
-            add_group(&sums, first + 3u * BLOCK_ROWS, all, 3u);
+            add_group(&sums, first + GROUP_WORDS, scales, all, 1u);
+            add_group(&sums, first + 2u * GROUP_WORDS, scales, all, 2u);
+            add_group(&sums, first + 3u * GROUP_WORDS, scales, all, 3u);
         }
     }
     if (REST) {
         for (var group = whole + thread.y; group < groups; group += SLICES) {
             // What lies beyond the last input is read by threads that nobody asks.
-            add_group(&sums, base + group * BLOCK_ROWS, tile(at.first, last, group, thread.x), 0u);
+            let scales = scales_at(block, matrix.groups, group, at.lane);
+            add_group(&sums, base + group * GROUP_WORDS, scales, tile(at.first, last, group, thread.x), 0u);
         }
     }
     let mine = part_of(thread, thread.y, 0u);

@@ -45,22 +45,16 @@ fn place(group: vec3<u32>, thread: vec3<u32>) -> Place {
     return Place(group.y * BLOCK_ROWS + thread.x * 8u, group.x * TILE + thread.y * COLUMNS);
 }
 
-// The weights of one row of a block for one group of eight inputs; 0 beyond the last.
-fn octet_at(block: u32, group: u32, row: u32) -> Octet {
-    if (group >= matrix.groups) {
-        return Octet();
-    }
-    return unpacked(weight((block * matrix.groups + group) * BLOCK_ROWS, row % 8u * 8u + row / 8u));
-}
-
 // Four rows of a block and eight inputs, from `group` on, to workgroup memory.
 fn load_weights(block: u32, group: u32, task: u32) {
     let quad = task % QUADS;
     let part = task / QUADS;
-    let row0 = octet_at(block, group + part, quad * 4u);
-    let row1 = octet_at(block, group + part, quad * 4u + 1u);
-    let row2 = octet_at(block, group + part, quad * 4u + 2u);
-    let row3 = octet_at(block, group + part, quad * 4u + 3u);
+    // Beyond the last input, where all inputs are 0, the last weights are repeated.
+    let at = min(group + part, matrix.groups - 1u);
+    let row0 = octet_at(block, matrix.groups, at, quad * 4u);
+    let row1 = octet_at(block, matrix.groups, at, quad * 4u + 1u);
+    let row2 = octet_at(block, matrix.groups, at, quad * 4u + 2u);
+    let row3 = octet_at(block, matrix.groups, at, quad * 4u + 3u);
     let to = part * 8u * QUADS + quad % 2u * 8u + quad / 2u;
     weight_tile[to] = vec4(row0.low.x, row1.low.x, row2.low.x, row3.low.x);
     weight_tile[to + QUADS] = vec4(row0.low.y, row1.low.y, row2.low.y, row3.low.y);

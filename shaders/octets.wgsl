@@ -9,6 +9,18 @@ struct Octet {
     high: vec4<f32>,
 }
 
+// The weights of eight rows for a group of 8 inputs.
+struct Rows {
+    row0: Octet,
+    row1: Octet,
+    row2: Octet,
+    row3: Octet,
+    row4: Octet,
+    row5: Octet,
+    row6: Octet,
+    row7: Octet,
+}
+
 fn unpacked(word: vec4<u32>) -> Octet {
     return Octet(
         vec4(unpack2x16float(word.x), unpack2x16float(word.y)),

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! cargo run --release -p incoder --example evaluate -- [MODEL_FOLDER] [--only SETS] [--forms FORMS] [--count N] [--cpu]
+//!     [--quantize q8|q4]
 //! ```
 //! SETS are names with commas between them: `holes` (whole lines), `cursor` (ends of lines), `middle` (texts between two
 //! characters of a line), `multiline` (two to six lines) and `ppl` (perplexity). `--count` takes the first N of each.
@@ -11,7 +12,7 @@
 
 use incoder::{
     Cancel, Device, Folder, GenerateOptions, Gpu, GpuOptions, HoleEnd, InfillOptions, LoadOptions, MemoryFolder,
-    Prompt, Sampling, Sentinels, Session, Tokenizer, generate, infill, score,
+    Prompt, Quantization, Sampling, Sentinels, Session, Tokenizer, generate, infill, score,
 };
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -217,7 +218,7 @@ async fn multiline(model: &mut Model, holes: &[Hole]) -> Result<(), Box<dyn Erro
 
 async fn run() -> Result<(), Box<dyn Error>> {
     let mut folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/demo-model/weights");
-    let (mut count, mut cpu, mut only) = (usize::MAX, false, None);
+    let (mut count, mut cpu, mut only, mut quantize) = (usize::MAX, false, None, None);
     let earlier = EARLIER.map(Form::Earlier);
     let mut forms = [&[Form::Published][..], &earlier, &[Form::WholePrefix, Form::Default, Form::LeftToRight]].concat();
     let mut arguments = std::env::args().skip(1);
@@ -228,6 +229,10 @@ async fn run() -> Result<(), Box<dyn Error>> {
             "--forms" => {
                 let names = arguments.next().ok_or("--forms needs names of forms")?;
                 forms = names.split(',').map(Form::named).collect::<Result<_, _>>()?;
+            }
+            "--quantize" => {
+                let name = arguments.next().ok_or("--quantize needs q8 or q4")?;
+                quantize = Some(Quantization::named(&name).ok_or("--quantize takes q8 or q4")?);
             }
             "--count" => count = arguments.next().ok_or("--count needs a number")?.parse()?,
             path => folder = PathBuf::from(path),
@@ -240,7 +245,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
         .with("tokenizer.json", file("tokenizer.json")?)
         .with("model.safetensors", file("model.safetensors")?);
     let device = if cpu { Device::Cpu } else { Device::Gpu(Gpu::open(&GpuOptions::default()).await?) };
-    let options = LoadOptions { context: Some(1536), ..Default::default() };
+    let options = LoadOptions { context: Some(1536), quantize, ..Default::default() };
     let session = Session::load(&files, &device, &options, &mut |_| ()).await?;
     let files: &dyn Folder = &files;
     let tokenizer = Tokenizer::from_json(&files.text("tokenizer.json", 1 << 24).await?)?;

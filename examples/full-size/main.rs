@@ -5,7 +5,9 @@
 
 use incoder::checkpoint::{BoxFuture, Folder, Source};
 use incoder::gpu::StagingCopy;
-use incoder::{Cancel, Config, Device, Error, Gpu, GpuOptions, Kv, LoadOptions, MemoryPlan, Progress, Session};
+use incoder::{
+    Cancel, Config, Device, Error, Gpu, GpuOptions, Kv, LoadOptions, MemoryPlan, Progress, Quantization, Session,
+};
 use pollster::block_on;
 use serde_json::json;
 use std::cell::RefCell;
@@ -64,10 +66,15 @@ impl Source for OpenFile {
 fn main() -> Result<(), Box<dyn StdError>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let on_cpu = arguments.iter().any(|argument| argument == "--cpu");
-    let folder =
-        arguments.iter().find(|argument| !argument.starts_with("--")).ok_or("usage: full_size FOLDER [--cpu]")?;
+    let quantize = arguments.iter().skip_while(|argument| *argument != "--quantize").nth(1);
+    let quantize = quantize.map(|name| Quantization::named(name).ok_or("--quantize takes q8 or q4")).transpose()?;
+    let folder = arguments.first().ok_or("usage: full_size FOLDER [--cpu] [--quantize q8|q4]")?;
     let config = Config::from_json(&std::fs::read_to_string(Path::new(folder).join("config.json"))?)?;
-    let report = if on_cpu { on(Path::new(folder), &Device::Cpu)? } else { on_gpu(Path::new(folder), &config)? };
+    let config = config.quantized(quantize)?;
+    let report = match on_cpu {
+        true => on(Path::new(folder), &Device::Cpu, quantize)?,
+        false => on_gpu(Path::new(folder), &config)?,
+    };
     println!("{report}");
     Ok(())
 }
@@ -75,7 +82,7 @@ fn main() -> Result<(), Box<dyn StdError>> {
 fn on_gpu(folder: &Path, config: &Config) -> Result<serde_json::Value, Box<dyn StdError>> {
     let gpu = block_on(Gpu::open(&GpuOptions::default()))?;
     let device = Device::Gpu(gpu.clone());
-    let mut report = on(folder, &device)?;
+    let mut report = on(folder, &device, config.quantization)?;
     // After the load, so that the peak above is the load's own.
     let plan = MemoryPlan::new(config, CONTEXT_TOKENS, Kv::F16, &gpu.memory_limits());
     report["adapter"] = json!(gpu.report().name);
@@ -86,14 +93,14 @@ fn on_gpu(folder: &Path, config: &Config) -> Result<serde_json::Value, Box<dyn S
 }
 
 /// Loads and generates; the session is gone afterwards.
-fn on(folder: &Path, device: &Device) -> Result<serde_json::Value, Box<dyn StdError>> {
+fn on(folder: &Path, device: &Device, quantize: Option<Quantization>) -> Result<serde_json::Value, Box<dyn StdError>> {
     let (start, mut uploading) = (Instant::now(), None);
     let mut on_progress = |progress| {
         if let Progress::Upload { .. } = progress {
             uploading.get_or_insert_with(Instant::now);
         }
     };
-    let options = LoadOptions { context: Some(CONTEXT_TOKENS), kv: Kv::F16, warm_up: false };
+    let options = LoadOptions { context: Some(CONTEXT_TOKENS), kv: Kv::F16, quantize, ..Default::default() };
     let mut session = block_on(Session::load(&Directory(folder.to_owned()), device, &options, &mut on_progress))?;
     let (load, upload) = (start.elapsed(), uploading.map_or(start.elapsed(), |uploading| uploading.elapsed()));
     let (mut context, mut tokens) = (CONTEXT.to_vec(), Vec::new());

@@ -108,11 +108,13 @@ for shape in "${shapes[@]}"; do
     step "$shape, fp16" 45 "${bench[@]}" --shape "$shape" -p "$prompts" -n "$new" -d "$depths"
     step "$shape, GPU time by kernel" 25 "${bench[@]}" --shape "$shape" -p "${prompts##*,}" -d "$depths" --profile
 done
-for format in q8 q4; do
-    if has bench --quantize; then
-        step "${shapes[-1]}, $format" 30 "${bench[@]}" --shape "${shapes[-1]}" --quantize "$format" -p "${prompts%%,*}" -n "$new" -d "$depths"
-    fi
-done
+if has bench --quantize; then
+    for shape in "${shapes[@]: -2}"; do
+        for format in q8 q4; do
+            step "$shape, $format" 30 "${bench[@]}" --shape "$shape" --quantize "$format" -p "${prompts%%,*}" -n "$new" -d "$depths"
+        done
+    done
+fi
 tuned=("$work/incoder" bench --no-infill -v -c "$context" -r "$repetitions" --shape "${shapes[${#shapes[@]} / 2]}" -p "${prompts%%,*}" -n "$new")
 plain "Workgroup shapes, measured" 25 env XDG_CACHE_HOME="$work/fresh" "${tuned[@]}"
 plain "Workgroup shapes, from the file" 25 env XDG_CACHE_HOME="$work/fresh" "${tuned[@]}"

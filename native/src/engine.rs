@@ -5,7 +5,9 @@ use crate::failure::{Failure, MODEL, NO_GPU, Result};
 use crate::hub::{self, Needs};
 use crate::terminal::{Interrupt, Loading, note};
 use crate::{Global, fastest, model_folder, tuning};
-use incoder::{Config, Device, Disabled, Error, Folder, Gpu, GpuOptions, LoadOptions, MemoryPlan, Session, Tokenizer};
+use incoder::{
+    Config, Device, Disabled, Error, Folder, Gpu, GpuOptions, LoadOptions, MemoryPlan, Quantization, Session, Tokenizer,
+};
 use std::ffi::{OsStr, OsString};
 
 /// tokenizer.json of a vocabulary of 50,000 has 2 MB; anything near this is not one.
@@ -40,7 +42,10 @@ pub struct Prepared<'a> {
 /// Opens the model: its config and its tokenizer. One of the hub is downloaded where it is not in the cache.
 pub fn prepare<'a>(model: &cli::Model, device: &'a cli::Device, global: &Global) -> Result<Prepared<'a>> {
     let name = model.name();
-    let folder = model_folder::open(name.as_deref(), Needs::Everything, global)?;
+    let folder = match device.quantize {
+        Some(quantize) => model_folder::open_quantized(name.as_deref(), quantize.into(), global)?,
+        None => model_folder::open(name.as_deref(), Needs::Everything, global)?,
+    };
     let tokenizer = tokenizer(folder.as_ref())?;
     let config = pollster::block_on(Config::read(folder.as_ref()))?;
     if tokenizer.vocab_size() > config.vocab_size {
@@ -68,7 +73,8 @@ impl Prepared<'_> {
         {
             on = fastest::of(gpu.clone(), &config);
         }
-        let options = LoadOptions { context: device.context(), kv: device.kv.into(), warm_up: false };
+        let (context, quantize) = (device.context(), device.quantize.map(Quantization::from));
+        let options = LoadOptions { context, kv: device.kv.into(), quantize, ..Default::default() };
         let where_to = match &on {
             Device::Gpu(gpu) => format!("{} ({})", gpu.report().name, gpu.report().backend),
             _ => "the CPU".to_owned(),

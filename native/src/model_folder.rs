@@ -1,11 +1,16 @@
 //! Where the models are: a folder of the user's, the hub's cache, or the demo model inside this program.
 
 use crate::Global;
-use crate::failure::{Failure, Result};
+use crate::cli::Dtype;
+use crate::commands::convert::Conversion;
+use crate::failure::{Failure, RUNTIME, Result};
 use crate::files::{explained, other_kind};
+use crate::hub::cache::{Repo, failed};
+use crate::hub::settings::Settings;
 use crate::hub::{self, Needs, name::Named};
+use crate::terminal::note;
 use incoder::checkpoint::{BoxFuture, MemoryFolder};
-use incoder::{Error, Folder, Source};
+use incoder::{Config, Error, Folder, Quantization, Source};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
@@ -21,6 +26,42 @@ pub fn open(name: Option<&OsStr>, needs: Needs, global: &Global) -> Result<Box<d
         Named::Path(path) => Ok(Box::new(Directory { path: folder(&path)? })),
         Named::Hub(name) => Ok(Box::new(Directory { path: hub::resolve(&name, needs, false, global)?.folder })),
     }
+}
+
+/// As [`open`], for a load that quantizes. A model of the hub is kept as it is then, and read from there the next time; its weights
+/// stay in the cache only where they were there already.
+pub fn open_quantized(name: Option<&OsStr>, quantization: Quantization, global: &Global) -> Result<Box<dyn Folder>> {
+    let Some(Ok(Named::Hub(model))) = name.map(hub::name::classify) else {
+        return open(name, Needs::Everything, global);
+    };
+    let repo = Repo::new(&Settings::from_environment()?, &model);
+    let commit = hub::resolve(&model, Needs::Tokenizer, false, global)?.commit;
+    let kept = repo.quantized(&commit, quantization);
+    let had_weights = repo.lacks(&commit, Needs::Everything).is_none();
+    if !repo.quantized_forms(&commit).iter().any(|(form, _)| *form == quantization) {
+        let original = Directory { path: hub::resolve(&model, Needs::Everything, false, global)?.folder };
+        let is_quantized = pollster::block_on(Config::read(&original as &dyn Folder))?.quantization.is_some();
+        if is_quantized {
+            return Ok(Box::new(original));
+        }
+        let dtype = if quantization == Quantization::Q4 { Dtype::Q4 } else { Dtype::Q8 };
+        let conversion = Conversion { dtype, shard_size: u64::MAX, name: &model.to_string() };
+        let folder = kept.parent().unwrap_or(&repo.root);
+        let made = std::fs::create_dir_all(folder).map_err(|e| failed(folder, &e));
+        match made.and_then(|()| conversion.write(&original, &kept, None, global)) {
+            Ok(_) => note(global.quiet, &format!("{model} is kept in {}: {}", quantization.name(), kept.display())),
+            // What is wrong with the model is wrong with it everywhere; a cache that cannot be written is not needed.
+            Err(failure) if failure.code == RUNTIME => {
+                note(global.quiet, &format!("{failure}; {model} is quantized while it loads"));
+                return Ok(Box::new(original));
+            }
+            Err(failure) => return Err(failure),
+        }
+        if !had_weights {
+            repo.drop_weights(&commit)?;
+        }
+    }
+    Ok(Box::new(Directory { path: kept }))
 }
 
 /// The folder that a path means: itself, or the one that the file is in.

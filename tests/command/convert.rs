@@ -96,6 +96,41 @@ fn keeps_single_precision_when_asked() {
     assert_eq!(score(&out), score(&source));
 }
 
+/// A file of quantized weights gives what quantizing while loading gives, in one file and in shards.
+#[test]
+fn quantizes_any_checkpoint() {
+    let temp = TempDir::new().unwrap();
+    let source = model(temp.path(), "pytorch_model.fp32.bin", "pytorch_model.bin");
+    let exact = score(&source)["sum"].as_f64().unwrap();
+    // A quarter of the parameters are the embedding's, which are in 8 bits; each 32 have a scale of two bytes.
+    for (dtype, most_bytes, close) in [("q8", 160_000, 0.01), ("q4", 115_000, 0.2)] {
+        let (one, many) = (temp.path().join(dtype), temp.path().join(format!("{dtype}-many")));
+        let ran = run(&["convert", path(&source), path(&one), "--dtype", dtype]);
+        assert!(ran.stderr.contains(&format!("bytes of tensors as {dtype} in 1 file")), "{}", ran.stderr);
+        ran.ok();
+        run(&["convert", path(&source), path(&many), "--dtype", dtype, "--shard-size", "30kB"]).ok();
+        assert!(fs::metadata(one.join("model.safetensors")).unwrap().len() < most_bytes);
+        let config: Value = serde_json::from_slice(&fs::read(one.join("config.json")).unwrap()).unwrap();
+        assert_eq!(
+            (&config["quantization_config"]["quant_method"], &config["torch_dtype"]),
+            (&"incoder".into(), &"float16".into())
+        );
+        let while_loading = ["-d", "cpu", "--kv", "f32", "-p", "def f(x):\n", "--json", "-q", "--quantize", dtype];
+        let mut expected = run(&[&["score", "-m", path(&source)], &while_loading[..]].concat()).json();
+        expected.as_object_mut().unwrap().remove("timings");
+        assert_eq!((&score(&one), &score(&many)), (&expected, &expected));
+        let sum = expected["sum"].as_f64().unwrap();
+        assert!(sum != exact && (sum / exact - 1.0).abs() < close, "{dtype}: {sum}, {exact}");
+        // Back to plain numbers, exact.
+        let back = temp.path().join(format!("{dtype}-f32"));
+        run(&["convert", path(&one), path(&back), "--dtype", "f32"]).ok();
+        assert_eq!(score(&back), expected);
+        let other = if dtype == "q8" { "q4" } else { "q8" };
+        let refused = run(&["convert", path(&one), path(&temp.path().join("no")), "--dtype", other]).refused(2);
+        assert!(refused.contains("quantized already"), "{refused}");
+    }
+}
+
 #[test]
 fn leaves_nothing_when_it_fails() {
     let temp = TempDir::new().unwrap();
@@ -128,6 +163,14 @@ fn plans_without_downloading_anything() {
     assert_eq!((&candidates["context_tokens"], &candidates["prompt_tokens"]), (&1000.into(), &700.into()));
     let text = run(&["plan"]).ok();
     assert!(text.starts_with("the demo model: 3.4M parameters, 4 layers\n") && text.contains(": fits\n"), "{text}");
+    let small = run(&["plan", "6B", "--memory", "8GB", "--json"]).json();
+    let device = &small["devices"][0];
+    assert_eq!((&device["weights"], &device["fits"]), (&"fp16".into(), &false.into()));
+    let others = device["others"].as_array().unwrap();
+    let fits: Vec<_> = others.iter().map(|other| (other["weights"].as_str(), other["fits"].as_bool())).collect();
+    assert_eq!(fits, [(Some("q8"), Some(false)), (Some("q4"), Some(true))], "{others:?}");
+    let text = run(&["plan", "6B", "--memory", "8GB", "--quantize", "q4"]).ok();
+    assert!(text.contains(" of 8.0 GB: fits\n") && text.contains("in fp16"), "{text}");
     let text = run(&["plan", "6B", "-c", "1000000"]).ok();
     assert!(text.contains("this adapter allows") && text.contains("would fit: -c "), "{text}");
 }

@@ -167,6 +167,10 @@ fn devices_say_what_matters() {
         // fp16 and a little more: norms and biases are fp32, rows come in blocks.
         let bytes = device["models"][1]["weight_bytes"].as_u64().unwrap();
         assert!((13_302_169_600..13_310_000_000).contains(&bytes), "{bytes}");
+        let quantized = &device["models"][1]["quantized"];
+        let share = |i: usize| quantized[i]["weight_bytes"].as_f64().unwrap() / bytes as f64;
+        assert_eq!((&quantized[0]["weights"], &quantized[1]["weights"]), (&"q8".into(), &"q4".into()));
+        assert!((0.53..0.535).contains(&share(0)) && (0.31..0.33).contains(&share(1)), "{quantized}");
     }
     assert_eq!(
         run(&["--list-devices", "--json"]).json()["devices"].as_array().map(Vec::len),

@@ -50,7 +50,7 @@ const NEW_TOKENS: usize = 2;
 
 /// Greedy tokens after [`CONTEXT`], and by how much the likeliest one leads each time.
 fn greedy(folder: &Path, device: &Device) -> Vec<(u32, f32)> {
-    let options = LoadOptions { context: Some(16), kv: Kv::F32, warm_up: false };
+    let options = LoadOptions { context: Some(16), kv: Kv::F32, ..Default::default() };
     let mut session = block_on(Session::load(&Directory(folder.to_owned()), device, &options, &mut |_| ())).unwrap();
     let mut context = CONTEXT.to_vec();
     (0..NEW_TOKENS)

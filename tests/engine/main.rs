@@ -11,6 +11,7 @@ mod infill;
 mod lookup;
 mod memory;
 mod model;
+mod quantized;
 mod random;
 mod sampling;
 mod support;

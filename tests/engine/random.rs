@@ -5,7 +5,7 @@ use pollster::block_on;
 
 /// The greedy continuation of a few tokens, and the logits of its first token.
 fn greedy(config: &Config, seed: u32, device: &Device) -> (Vec<u32>, Vec<f32>) {
-    let options = LoadOptions { context: Some(32), kv: Kv::F32, warm_up: false };
+    let options = LoadOptions { context: Some(32), kv: Kv::F32, ..Default::default() };
     let mut session = block_on(Session::load_random(config, seed, device, &options, &mut |_| ())).unwrap();
     let mut tokens = vec![2, 300, 301, 302];
     let mut first = Vec::new();

@@ -50,6 +50,20 @@ test('no isolation is needed, and a strict CSP is enough', async () => {
   assert.deepEqual([isolated, shared, evaluated.name], [false, 'undefined', 'EvalError']);
 });
 
+test('quantized weights: the same type in the info, a smaller plan, and a text', async () => {
+  const seen = await run(async () => {
+    const seen = {};
+    for (const quantize of ['q8', 'q4']) {
+      await using small = await load('tiny-a', { quantize, contextLength: 64 });
+      const { text } = await small.generate('def f(x):', { maxTokens: 4, temperature: 0, ignoreEos: true });
+      seen[quantize] = { weights: small.info.weights, gpuBytes: small.info.gpuBytes, made: typeof text };
+    }
+    return seen;
+  });
+  assert.deepEqual([seen.q8.weights, seen.q4.weights, seen.q8.made], ['q8', 'q4', 'string']);
+  assert.ok(seen.q4.gpuBytes < seen.q8.gpuBytes);
+});
+
 test('the model says what it is', async () => {
   const { info, heap } = await run(async () => ({ info: model.info, heap: await model.heapBytes() }));
   const { adapter, gpuBytes, ...facts } = info;
@@ -63,6 +77,7 @@ test('the model says what it is', async () => {
     layers: 2,
     dModel: 64,
     heads: 4,
+    weights: 'f16',
     kv: 'f16',
     subgroups: true,
     warning: null,

@@ -59,9 +59,12 @@ const read = (name) => file(`shaders/${name}.wgsl`).toString();
 const ARRAYS = ['arrays_in_buffers', 'arrays_in_textures', 'arrays_in_storage_textures'];
 /** Who reads inputs: either goes before, too. */
 const INPUTS = ['inputs_read_alone', 'inputs_read_together'];
+/** What a matrix consists of: one of them goes before. Only these kernels read a matrix, and so have a second and a third form. */
+const QUANTIZED = ['weights_in_q8', 'weights_in_q4'];
+const READ_MATRICES = ['embed', 'linear'];
 const KERNELS = readdirSync(join(ROOT, 'shaders'))
   .map((name) => name.replace('.wgsl', ''))
-  .filter((name) => ![...ARRAYS, ...INPUTS, 'step', 'octets'].includes(name));
+  .filter((name) => ![...ARRAYS, ...INPUTS, ...QUANTIZED, 'weights_in_fp16', 'step', 'octets'].includes(name));
 
 /** A kernel behind what goes before it. */
 function shader(kernel, before) {
@@ -76,7 +79,11 @@ function shader(kernel, before) {
 const SHADERS = KERNELS.flatMap((kernel) =>
   kernel.startsWith('streaming')
     ? [shader(kernel, [])]
-    : ARRAYS.flatMap((arrays) => INPUTS.map((inputs) => shader(kernel, [arrays, 'step', 'octets', inputs]))),
+    : ARRAYS.flatMap((arrays) => INPUTS.map((inputs) => shader(kernel, [arrays, 'step', 'octets', inputs, 'weights_in_fp16']))),
+).concat(
+  READ_MATRICES.flatMap((kernel) =>
+    ARRAYS.flatMap((arrays) => QUANTIZED.map((weights) => shader(kernel, [arrays, 'step', 'octets', 'inputs_read_alone', weights]))),
+  ),
 );
 
 /** Compiles every file, and every entry point once for each set of its constants; returns what the browser says. */
@@ -93,7 +100,9 @@ async function compile({ shaders, constants, feature }) {
     // Only native adapters read storage textures, more of them than browsers bind, and only llvmpipe reads inputs together.
     if (/storage_texture|together/.test(name) || messages.some(({ type }) => type === 'error')) continue;
     for (const entryPoint of entries) {
-      const sets = constants[entryPoint] ?? constants[entryPoint.split('_')[0]] ?? [];
+      let sets = constants[entryPoint] ?? constants[entryPoint.split('_')[0]] ?? [];
+      // The narrowest tile and the widest: what differs is the same in all.
+      if (/weights_in_q/.test(name) && sets.length > 2) sets = [sets[0], sets[3]].map((each) => ({ ...each, GROUPS: 4 }));
       const pipelines = sets.map((each) => device.createComputePipelineAsync({ layout: 'auto', compute: { module, entryPoint, constants: each } }));
       await Promise.all(pipelines).catch((error) => said[name].push(`${entryPoint}: ${error.message}`));
     }

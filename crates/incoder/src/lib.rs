@@ -37,6 +37,7 @@ pub mod checkpoint;
 pub mod decode;
 mod engine;
 pub mod error;
+pub mod quantize;
 pub mod sampling;
 mod session;
 pub mod text;
@@ -54,6 +55,7 @@ pub use engine::gpu::{self, AdapterReport, Arrays, Disabled, Gpu, GpuOptions, Me
 pub use engine::load::{Device, LoadOptions, Progress};
 pub use engine::{KernelCheck, KernelTime, MemoryPlan, Tuned};
 pub use error::{Error, Result};
+pub use quantize::Quantization;
 pub use sampling::{Draw, LogProbs, Sampler, Sampling};
 pub use session::{Prefill, Push, Session};
 pub use text::healing::Healer;

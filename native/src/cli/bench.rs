@@ -1,6 +1,6 @@
 //! `incoder bench`.
 
-use super::options::{Kv, Model};
+use super::options::{Kv, Model, Quantize};
 use super::values::{depths, layers, pair, positive, prompts, tokens};
 use clap::{Args, ValueEnum};
 use clap_complete::engine::ArgValueCompleter;
@@ -52,6 +52,9 @@ pub struct Bench {
     /// Number format of the KV cache
     #[arg(long, value_enum, default_value_t = Kv::F16)]
     pub kv: Kv,
+    /// Quantize the weights on their way to the device (left out: fp16, or as the model is stored)
+    #[arg(long, value_enum, value_name = "TYPE")]
+    pub quantize: Option<Quantize>,
     /// Tokens that the context holds (left out, or 0: what the model was trained on)
     #[arg(short, long, value_name = "N", value_parser = tokens)]
     pub ctx_size: Option<usize>,

@@ -9,13 +9,14 @@ mod values;
 
 pub use bench::{Bench, Shape, Table};
 pub use doctor::Doctor;
-pub use options::{Decoding, Device, Kv, Model, Overflow, Prompt, Shown};
+pub use options::{Decoding, Device, Kv, Model, Overflow, Prompt, Quantize, Shown};
 pub use values::{Ids, parse_ids, unescaped};
 
 use self::values::{byte_count, new_tokens, positive, stop_text, tokens};
 use crate::hub::name::ModelName;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::engine::ArgValueCompleter;
+use incoder::Quantization;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -275,30 +276,39 @@ pub enum Dtype {
     F16,
     /// Every value as it is
     F32,
+    /// 8 bits a weight (8.5 with the scales): half of fp16, and as accurate
+    Q8,
+    /// 4 bits a weight (5 with scales and minima), the embedding in 8: a third of fp16, and a little less accurate
+    Q4,
 }
 
 impl Dtype {
-    /// Bytes of a value.
-    pub fn bytes(self) -> u64 {
+    /// What the weights are quantized to.
+    pub fn quantization(self) -> Option<Quantization> {
         match self {
-            Self::F16 => 2,
-            Self::F32 => 4,
+            Self::F16 | Self::F32 => None,
+            Self::Q8 => Some(Quantization::Q8),
+            Self::Q4 => Some(Quantization::Q4),
         }
+    }
+
+    /// Bytes of a value that is not quantized. Vectors are a thousandth of a model: beside quantized weights they stay as they are.
+    pub fn bytes(self) -> u64 {
+        if self == Self::F16 { 2 } else { 4 }
     }
 
     pub fn name(self) -> &'static str {
         match self {
             Self::F16 => "f16",
             Self::F32 => "f32",
+            Self::Q8 => "q8",
+            Self::Q4 => "q4",
         }
     }
 
-    /// As config.json calls it.
+    /// As config.json calls what is computed with.
     pub fn torch_name(self) -> &'static str {
-        match self {
-            Self::F16 => "float16",
-            Self::F32 => "float32",
-        }
+        if self == Self::F32 { "float32" } else { "float16" }
     }
 }
 
@@ -319,6 +329,12 @@ pub struct Plan {
     /// Number format of the KV cache
     #[arg(long, value_enum, default_value_t = Kv::F16)]
     pub kv: Kv,
+    /// Type of the weights (left out: fp16, or as the model is stored); the others are listed after it
+    #[arg(long, value_enum, value_name = "TYPE")]
+    pub quantize: Option<Quantize>,
+    /// Memory of the GPU, as 8GB (left out: the machine's, where the GPU shares it)
+    #[arg(long, value_name = "SIZE", value_parser = byte_count)]
+    pub memory: Option<u64>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -6,8 +6,9 @@ use crate::failure::{Failure, Result};
 use crate::hub::Needs;
 use crate::hub::name::{self, Named};
 use crate::terminal::{Interrupt, Loading, note};
-use crate::{Global, model_folder};
+use crate::{Global, model_folder, report};
 use incoder::checkpoint::Checkpoint;
+use incoder::quantize::Part;
 use incoder::{Config, Folder, json};
 use serde_json::{Map, Value, json};
 use std::ffi::OsStr;
@@ -16,8 +17,8 @@ use std::io::{BufWriter, Write};
 use std::ops::Range;
 use std::path::Path;
 
-/// Bytes of a tensor in memory at a time.
-const CHUNK_BYTES: usize = 8 << 20;
+/// Bytes of a tensor in memory at a time, as they are written.
+const CHUNK_BYTES: usize = 4 << 20;
 /// Files that go along as they are, where the model has them.
 const COPIED: [&str; 7] = [
     "tokenizer.json",
@@ -36,9 +37,32 @@ struct Tensor {
     shape: Vec<usize>,
 }
 
+/// A tensor as it is in the file.
+struct Entry {
+    name: String,
+    dtype: &'static str,
+    shape: Vec<usize>,
+    bytes: u64,
+}
+
 impl Tensor {
+    /// What it is in the file: a quantized matrix is several tensors, the first of them its weights.
+    fn entries(&self, dtype: Dtype) -> Vec<Entry> {
+        let bytes = |shape: &[usize], each: u64| shape.iter().product::<usize>() as u64 * each;
+        let parts = dtype.quantization().map_or(Vec::new(), |quantization| quantization.parts(&self.name, &self.shape));
+        if parts.is_empty() {
+            let (name, shape, bytes) = (full(&self.name), self.shape.clone(), bytes(&self.shape, dtype.bytes()));
+            return vec![Entry { name, dtype: if dtype == Dtype::F16 { "F16" } else { "F32" }, shape, bytes }];
+        }
+        let entry = |part: Part| {
+            let bytes = bytes(&part.shape, if part.dtype == "F16" { 2 } else { 1 });
+            Entry { name: full(&part.name), dtype: part.dtype, shape: part.shape.to_vec(), bytes }
+        };
+        parts.into_iter().map(entry).collect()
+    }
+
     fn bytes(&self, dtype: Dtype) -> u64 {
-        self.shape.iter().product::<usize>() as u64 * dtype.bytes()
+        self.entries(dtype).iter().map(|entry| entry.bytes).sum()
     }
 
     /// A vector is one row.
@@ -63,55 +87,74 @@ pub fn run(args: &cli::Convert, global: &Global) -> Result<()> {
     }
     let interrupt = Interrupt::install()?;
     let folder = model_folder::open(Some(args.model.as_os_str()), Needs::Everything, global)?;
-    let config_json = pollster::block_on(folder.text("config.json", 32 << 20))?;
-    let config = pollster::block_on(Config::read(folder.as_ref()))?;
-    let checkpoint = pollster::block_on(Checkpoint::open(folder.as_ref(), &config))?;
     // From here on Ctrl-C ends the loop below, so that the unfinished folder is removed.
     interrupt.generating();
-    let unfinished = beside(&args.out)?;
-    let shards = shards(&checkpoint, args.dtype, args.shard_size);
-    let mut writer = Writer {
-        checkpoint: &checkpoint,
-        dtype: args.dtype,
-        interrupt: &interrupt,
-        done: 0,
-        bar: Loading::new(global.quiet),
-        total: 0,
-    };
-    writer.total = shards.iter().flatten().map(|tensor| tensor.bytes(args.dtype)).sum();
-    let names: Vec<String> = (1..=shards.len()).map(|n| shard_name(n, shards.len())).collect();
-    for (name, tensors) in names.iter().zip(&shards) {
-        writer.file(&unfinished.path().join(name), tensors)?;
-    }
-    let total = writer.total;
-    if shards.len() > 1 {
-        let map: Map<String, Value> = names
-            .iter()
-            .zip(&shards)
-            .flat_map(|(name, tensors)| tensors.iter().map(move |t| (full(&t.name), json!(name))))
-            .collect();
-        let index = json!({ "metadata": { "total_size": total }, "weight_map": map });
-        write(&unfinished.path().join("model.safetensors.index.json"), &pretty(&index))?;
-    }
-    for name in COPIED {
-        if let Some(bytes) = whole(folder.as_ref(), name)? {
-            write(&unfinished.path().join(name), &bytes)?;
-        }
-    }
-    write(&unfinished.path().join("README.md"), readme(&public_name(&args.model), &config, args.dtype).as_bytes())?;
-    write(&unfinished.path().join("config.json"), &with_dtype(&config_json, args.dtype, global.quiet)?)?;
-    std::fs::rename(unfinished.path(), &args.out).map_err(|e| failed(&args.out, &e))?;
-    // Nothing is there any more that would have to be removed.
-    let _ = unfinished.keep();
-    let files = match shards.len() {
-        1 => "1 file".to_owned(),
-        n => format!("{n} files"),
-    };
-    note(
-        global.quiet,
-        &format!("{}: {total} bytes of tensors as {} in {files}", args.out.display(), args.dtype.name()),
-    );
+    let what = Conversion { dtype: args.dtype, shard_size: args.shard_size, name: &public_name(&args.model) };
+    let (total, files) = what.write(folder.as_ref(), &args.out, Some(&interrupt), global)?;
+    let (out, dtype) = (args.out.display(), args.dtype.name());
+    note(global.quiet, &format!("{out}: {total} bytes of tensors as {dtype} in {}", report::count(files, "file")));
     Ok(())
+}
+
+/// What a model is to become.
+pub struct Conversion<'a> {
+    pub dtype: Dtype,
+    /// Bytes of a file at most.
+    pub shard_size: u64,
+    /// The model's name, for the README.
+    pub name: &'a str,
+}
+
+impl Conversion<'_> {
+    /// Writes the model of `folder` to the folder `out`, which is there only when it is whole. The bytes of the tensors, and how many
+    /// files hold them.
+    pub fn write(
+        &self,
+        folder: &dyn Folder,
+        out: &Path,
+        interrupt: Option<&Interrupt>,
+        global: &Global,
+    ) -> Result<(u64, usize)> {
+        let dtype = self.dtype;
+        let config_json = pollster::block_on(folder.text("config.json", 32 << 20))?;
+        let config = pollster::block_on(Config::read(folder))?;
+        if dtype.quantization().is_some() {
+            config.quantized(dtype.quantization())?;
+        }
+        let checkpoint = pollster::block_on(Checkpoint::open(folder, &config))?;
+        let unfinished = beside(out)?;
+        let shards = shards(&checkpoint, dtype, self.shard_size);
+        let total = shards.iter().flatten().map(|tensor| tensor.bytes(dtype)).sum();
+        let bar = Loading::new(global.quiet);
+        let mut writer = Writer { checkpoint: &checkpoint, dtype, interrupt, done: 0, bar, total };
+        let names: Vec<String> = (1..=shards.len()).map(|n| shard_name(n, shards.len())).collect();
+        for (name, tensors) in names.iter().zip(&shards) {
+            writer.file(&unfinished.path().join(name), tensors)?;
+        }
+        if shards.len() > 1 {
+            let map: Map<String, Value> = names
+                .iter()
+                .zip(&shards)
+                .flat_map(|(name, tensors)| {
+                    let entries = tensors.iter().flat_map(|tensor| tensor.entries(dtype));
+                    entries.map(move |entry| (entry.name, json!(name)))
+                })
+                .collect();
+            let index = json!({ "metadata": { "total_size": total }, "weight_map": map });
+            write(&unfinished.path().join("model.safetensors.index.json"), &pretty(&index))?;
+        }
+        for name in COPIED {
+            if let Some(bytes) = whole(folder, name)? {
+                write(&unfinished.path().join(name), &bytes)?;
+            }
+        }
+        write(&unfinished.path().join("README.md"), readme(self.name, &config, dtype).as_bytes())?;
+        write(&unfinished.path().join("config.json"), &with_dtype(&config_json, dtype, global.quiet)?)?;
+        std::fs::rename(unfinished.path(), out).map_err(|e| failed(out, &e))?;
+        // Nothing is there any more that would have to be removed.
+        let _ = unfinished.keep();
+        Ok((total, shards.len()))
+    }
 }
 
 /// A folder next to `out` whose name says that it is unfinished; removed again unless it is kept.
@@ -169,7 +212,7 @@ fn full(name: &str) -> String {
 struct Writer<'a> {
     checkpoint: &'a Checkpoint,
     dtype: Dtype,
-    interrupt: &'a Interrupt,
+    interrupt: Option<&'a Interrupt>,
     done: u64,
     total: u64,
     bar: Loading,
@@ -182,14 +225,27 @@ impl Writer<'_> {
         let mut file = BufWriter::with_capacity(1 << 20, File::create(path).map_err(failed)?);
         file.write_all(&header(tensors, self.dtype)).map_err(failed)?;
         for tensor in tensors {
+            // What follows the weights of a matrix is a few megabytes.
+            let mut following: Vec<Vec<u8>> = Vec::new();
             for rows in tensor.chunks(self.dtype) {
-                if self.interrupt.was_pressed() {
+                if self.interrupt.is_some_and(Interrupt::was_pressed) {
                     return Err(Failure::interrupted("stopped; nothing was written"));
                 }
-                let bytes = self.bytes(&tensor.name, rows)?;
+                let mut parts = self.bytes(tensor, rows)?.into_iter();
+                let bytes = parts.next().unwrap_or_default();
                 file.write_all(&bytes).map_err(failed)?;
+                for (i, part) in parts.enumerate() {
+                    match following.get_mut(i) {
+                        Some(following) => following.extend(part),
+                        None => following.push(part),
+                    }
+                }
                 self.done += bytes.len() as u64;
                 self.bar.update(self.done, self.total);
+            }
+            for bytes in following {
+                file.write_all(&bytes).map_err(failed)?;
+                self.done += bytes.len() as u64;
             }
         }
         let file = file.into_inner().map_err(|e| failed(e.into_error()))?;
@@ -197,17 +253,25 @@ impl Writer<'_> {
         file.sync_all().map_err(failed)
     }
 
-    fn bytes(&self, name: &str, rows: Range<usize>) -> Result<Vec<u8>> {
-        Ok(match self.dtype {
+    /// The bytes of some rows, for each of the tensor's entries.
+    fn bytes(&self, tensor: &Tensor, rows: Range<usize>) -> Result<Vec<Vec<u8>>> {
+        let name = tensor.name.as_str();
+        if let Some(quantization) = self.dtype.quantization()
+            && tensor.shape.len() > 1
+        {
+            return Ok(pollster::block_on(self.checkpoint.quantized(name, rows, quantization))?.into_bytes());
+        }
+        let bytes = match self.dtype {
             Dtype::F16 => {
                 let halves = pollster::block_on(self.checkpoint.halves(name, rows))?;
                 halves.iter().flat_map(|half| half.to_le_bytes()).collect()
             }
-            Dtype::F32 => {
+            _ => {
                 let values = pollster::block_on(self.checkpoint.rows(name, rows))?;
                 values.iter().flat_map(|value| value.to_le_bytes()).collect()
             }
-        })
+        };
+        Ok(vec![bytes])
     }
 }
 
@@ -216,11 +280,9 @@ fn header(tensors: &[Tensor], dtype: Dtype) -> Vec<u8> {
     let mut entries = Map::new();
     entries.insert("__metadata__".to_owned(), json!({ "format": "pt" }));
     let mut start = 0;
-    for tensor in tensors {
-        let end = start + tensor.bytes(dtype);
-        let entry =
-            json!({ "dtype": dtype.name().to_uppercase(), "shape": tensor.shape, "data_offsets": [start, end] });
-        entries.insert(full(&tensor.name), entry);
+    for Entry { name, dtype, shape, bytes } in tensors.iter().flat_map(|tensor| tensor.entries(dtype)) {
+        let end = start + bytes;
+        entries.insert(name, json!({ "dtype": dtype, "shape": shape, "data_offsets": [start, end] }));
         start = end;
     }
     let mut json = Value::Object(entries).to_string().into_bytes();
@@ -248,6 +310,10 @@ fn with_dtype(config: &str, dtype: Dtype, quiet: bool) -> Result<Vec<u8>> {
         note(quiet, &format!("config.json: {names} left out, as JSON has no such number; nothing here uses it"));
     }
     let known: Vec<&str> = ["dtype", "torch_dtype"].into_iter().filter(|name| config.contains_key(*name)).collect();
+    config.remove("quantization_config");
+    if let Some(quantization) = dtype.quantization() {
+        config.insert("quantization_config".to_owned(), quantization.config());
+    }
     for name in if known.is_empty() { vec!["torch_dtype"] } else { known } {
         config.insert(name.to_owned(), json!(dtype.torch_name()));
     }
@@ -289,6 +355,10 @@ fn readme(model: &str, config: &Config, dtype: Dtype) -> String {
         ("", "The weights keep the licence of the model that they were converted from. Only their format was changed.")
     };
     let format = dtype.name();
+    let licence = match dtype.quantization() {
+        Some(_) => licence.replace("Only their format was changed.", "They were rounded to fewer bits."),
+        None => licence.to_owned(),
+    };
     format!(
         "{front}# {model}, as safetensors in {format}\n\n{licence}\n\nWritten by `incoder convert`; {parameters} parameters.\n"
     )

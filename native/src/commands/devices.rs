@@ -4,7 +4,7 @@ use crate::Global;
 use crate::failure::Result;
 use crate::report;
 use crate::terminal::{Output, note};
-use incoder::{AdapterReport, Cancel, Config, Gpu, Kv, MemoryLimits, MemoryPlan};
+use incoder::{AdapterReport, Cancel, Config, Gpu, Kv, MemoryLimits, MemoryPlan, Quantization};
 use serde::Serialize;
 use std::fmt::Write;
 
@@ -25,10 +25,12 @@ pub const PUBLISHED: [Published; 2] = [
     },
 ];
 
-/// What a model takes on a device, with fp16 weights and a full fp16 KV cache.
+/// What a model takes on a device, with weights of one type and a full fp16 KV cache.
 #[derive(Serialize)]
 struct Fit {
     model: &'static str,
+    /// fp16, q8 or q4.
+    weights: &'static str,
     weight_bytes: u64,
     kv_bytes: u64,
     scratch_bytes: u64,
@@ -39,6 +41,9 @@ struct Fit {
     memory_bytes: Option<u64>,
     /// null: the limits allow it, and the memory is not known.
     fits: Option<bool>,
+    /// The same with weights of other types.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    quantized: Vec<Fit>,
 }
 
 #[derive(Serialize)]
@@ -109,8 +114,17 @@ fn listed(index: usize, adapter: &AdapterReport, memory: Option<u64>) -> Result<
             shader_f16: adapter.shader_f16,
             timestamps: adapter.timestamps,
         },
-        models: PUBLISHED.iter().map(|model| fit(model, adapter, memory)).collect::<Result<_>>()?,
+        models: PUBLISHED.iter().map(|model| fits(model, adapter, memory)).collect::<Result<_>>()?,
     })
+}
+
+/// What weights can be on a device: fp16, and quantized.
+pub fn types() -> impl Iterator<Item = Option<Quantization>> {
+    [None].into_iter().chain(Quantization::ALL.map(Some))
+}
+
+pub fn type_name(quantization: Option<Quantization>) -> &'static str {
+    quantization.map_or("fp16", Quantization::name)
 }
 
 /// The memory of a device that shares the machine's; others do not tell theirs.
@@ -126,13 +140,25 @@ pub fn verdict(plan: &MemoryPlan, limits: &MemoryLimits, memory: Option<u64>) ->
     memory.map(|memory| plan.total() <= memory)
 }
 
-fn fit(model: &Published, adapter: &AdapterReport, memory: Option<u64>) -> Result<Fit> {
-    let config = Config::from_json(model.config)?;
+fn fits(model: &Published, adapter: &AdapterReport, memory: Option<u64>) -> Result<Fit> {
+    let of = |quantization| fit(model, quantization, adapter, memory);
+    let quantized = Quantization::ALL.map(|quantization| of(Some(quantization)));
+    Ok(Fit { quantized: quantized.into_iter().collect::<Result<_>>()?, ..of(None)? })
+}
+
+fn fit(
+    model: &Published,
+    quantization: Option<Quantization>,
+    adapter: &AdapterReport,
+    memory: Option<u64>,
+) -> Result<Fit> {
+    let config = Config::from_json(model.config)?.quantized(quantization)?;
     let limits = MemoryLimits::from(adapter);
     let plan = MemoryPlan::new(&config, config.max_position_embeddings, Kv::F16, &limits);
     let memory_bytes = shared_memory(adapter, memory);
     Ok(Fit {
         model: model.name,
+        weights: type_name(quantization),
         weight_bytes: plan.weights,
         kv_bytes: plan.kv_cache,
         scratch_bytes: plan.scratch,
@@ -140,6 +166,7 @@ fn fit(model: &Published, adapter: &AdapterReport, memory: Option<u64>) -> Resul
         binding_bytes: plan.unsplit[0].1,
         memory_bytes,
         fits: verdict(&plan, &limits, memory_bytes),
+        quantized: Vec::new(),
     })
 }
 
@@ -159,16 +186,21 @@ fn for_people(device: &Listed<'_>) -> String {
         has(features.shader_f16),
         has(features.timestamps),
     );
-    for fit in models {
-        let verdict = match fit.fits {
-            Some(true) => "fits",
-            Some(false) => "does not fit",
-            None => "fits if the GPU has that much memory",
-        };
-        let need = size(fit.total_bytes);
-        let _ = writeln!(text, "   InCoder {} needs {need} (fp16 weights and a full context): {verdict}", fit.model);
+    for model in models {
+        let in_type = |fit: &Fit| format!("{} in {}, {}", size(fit.total_bytes), fit.weights, in_words(fit.fits));
+        let all: Vec<String> = [model].into_iter().chain(&model.quantized).map(in_type).collect();
+        let _ = writeln!(text, "   InCoder {} with a full context: {}", model.model, all.join("; "));
     }
     text
+}
+
+/// A [`verdict`].
+pub fn in_words(fits: Option<bool>) -> &'static str {
+    match fits {
+        Some(true) => "fits",
+        Some(false) => "does not fit",
+        None => "fits if the GPU has that much memory",
+    }
 }
 
 /// Decimal units, as GPU memory and model files are sold.

@@ -2,7 +2,7 @@
 
 use crate::cli::Models;
 use crate::failure::{Failure, Result};
-use crate::hub::cache::{Repo, failed, names_in};
+use crate::hub::cache::{Repo, failed, names_in, read_json};
 use crate::hub::hash::Hasher;
 use crate::hub::name::ModelName;
 use crate::hub::settings::Settings;
@@ -13,7 +13,7 @@ use incoder::Cancel;
 use serde::Serialize;
 use std::fs;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub fn run(command: &Models, global: &Global) -> Result<()> {
     match command {
@@ -64,6 +64,8 @@ fn ls(global: &Global) -> Result<()> {
         model: String,
         revisions: Vec<String>,
         commit: String,
+        /// How the weights are stored: f16, f32, bf16, q8 or q4; null where the config does not say.
+        weights: Option<String>,
         /// With what an unfinished download has so far.
         bytes: u64,
         complete: bool,
@@ -81,27 +83,61 @@ fn ls(global: &Global) -> Result<()> {
         for commit in repo.commits().into_iter().filter(|commit| repo.is_incoder(commit)) {
             let complete = repo.lacks(&commit, Needs::Everything).is_none();
             let unfinished = if complete { 0 } else { repo.incomplete_bytes() };
-            models.push(Listed {
+            let revisions: Vec<String> =
+                refs.iter().filter(|(_, c)| *c == commit).map(|(name, _)| name.clone()).collect();
+            let listed = |path: PathBuf, bytes: u64, complete: bool| Listed {
                 model: repo.name.id().to_owned(),
-                revisions: refs.iter().filter(|(_, c)| *c == commit).map(|(name, _)| name.clone()).collect(),
-                bytes: repo.snapshot_bytes(&commit).saturating_add(unfinished),
+                revisions: revisions.clone(),
+                commit: commit.clone(),
+                weights: weights_of(&path),
+                bytes,
                 complete,
-                path: repo.snapshot(&commit),
-                commit,
-            });
+                path,
+            };
+            let forms = repo.quantized_forms(&commit);
+            // Of a model that was downloaded to be quantized only that is kept.
+            if complete || unfinished > 0 || forms.is_empty() {
+                let bytes = repo.snapshot_bytes(&commit).saturating_add(unfinished);
+                models.push(listed(repo.snapshot(&commit), bytes, complete));
+            }
+            models.extend(forms.into_iter().map(|(_, path)| {
+                let bytes = folder_bytes(&path);
+                listed(path, bytes, true)
+            }));
         }
     }
     let width = models.iter().map(|m| m.model.len()).max().unwrap_or(0);
     let mut text = String::new();
-    for Listed { model, revisions, commit, bytes: size, complete, path } in &models {
+    for Listed { model, revisions, commit, weights, bytes: size, complete, path } in &models {
         let revisions = [&revisions[..], &[commit.chars().take(7).collect()]].concat().join(" ");
         let (size, state) = (bytes(*size), if *complete { "complete" } else { "unfinished" });
-        text += &format!("{model:width$}  {revisions:14}  {size:>10}  {state:10}  {}\n", path.display());
+        let weights = weights.as_deref().unwrap_or("");
+        text += &format!("{model:width$}  {revisions:14}  {weights:4}  {size:>10}  {state:10}  {}\n", path.display());
     }
     if models.is_empty() {
         note(global.quiet, &format!("no models in {}: `incoder models pull MODEL`", settings.cache.display()));
     }
     print(&All { cache: settings.cache, models }, &text, global)
+}
+
+/// How the weights of a model folder are stored, as its config.json says.
+fn weights_of(folder: &Path) -> Option<String> {
+    let config = read_json(&folder.join("config.json")).ok()?;
+    let quantized = config["quantization_config"]["weights"].as_str();
+    let dtype = ["dtype", "torch_dtype"].iter().find_map(|name| config[name].as_str());
+    let short = |dtype: &str| match dtype {
+        "float16" => "f16".to_owned(),
+        "float32" => "f32".to_owned(),
+        "bfloat16" => "bf16".to_owned(),
+        other => other.chars().take(12).collect(),
+    };
+    quantized.map(str::to_owned).or_else(|| dtype.map(short))
+}
+
+/// Bytes of the files of a folder.
+fn folder_bytes(folder: &Path) -> u64 {
+    let sizes = names_in(folder).into_iter().filter_map(|name| fs::metadata(folder.join(name)).ok());
+    sizes.fold(0, |sum, file| sum.saturating_add(file.len()))
 }
 
 fn path(model: &ModelName, global: &Global) -> Result<()> {

@@ -1,11 +1,11 @@
 //! `incoder plan`: what a model takes, and on which GPU it fits, before anything is downloaded or loaded.
 
-use super::devices::{PUBLISHED, machine_memory, shared_memory, size, verdict};
+use super::devices::{PUBLISHED, in_words, machine_memory, shared_memory, size, type_name, types, verdict};
 use crate::failure::Result;
 use crate::hub::Needs;
 use crate::terminal::{Output, note};
 use crate::{Global, cli, model_folder, report};
-use incoder::{AdapterReport, Cancel, Config, Gpu, Kv, MemoryLimits, MemoryPlan};
+use incoder::{AdapterReport, Cancel, Config, Gpu, Kv, MemoryLimits, MemoryPlan, Quantization};
 use serde::Serialize;
 use std::fmt::Write;
 use std::path::Path;
@@ -25,6 +25,8 @@ struct Planned {
 struct OnDevice {
     index: usize,
     name: String,
+    /// fp16, q8 or q4.
+    weights: &'static str,
     weight_bytes: u64,
     kv_bytes: u64,
     scratch_bytes: u64,
@@ -35,6 +37,18 @@ struct OnDevice {
     fits: Option<bool>,
     blockers: Vec<Blocker>,
     /// The most tokens that would fit; null when none do.
+    largest_context_tokens: Option<usize>,
+    /// The same with weights of the other types.
+    others: Vec<InType>,
+}
+
+/// What the model takes with weights of one type.
+#[derive(Serialize)]
+struct InType {
+    weights: &'static str,
+    weight_bytes: u64,
+    total_bytes: u64,
+    fits: Option<bool>,
     largest_context_tokens: Option<usize>,
 }
 
@@ -47,11 +61,15 @@ struct Blocker {
 
 pub fn run(args: &cli::Plan, global: &Global) -> Result<()> {
     let (model, config) = config(args, global)?;
+    let config = config.quantized(args.quantize.map(Quantization::from))?;
     let context_tokens = args.ctx_size.filter(|&size| size > 0).unwrap_or(config.max_position_embeddings);
     let prompt_tokens = context_tokens.saturating_sub(args.candidates.saturating_mul(args.max_tokens));
     let adapters = pollster::block_on(Gpu::list());
-    let memory = machine_memory();
-    let on = |(index, adapter)| on_device(index, adapter, memory, &config, context_tokens, args.kv.into());
+    let machine = machine_memory();
+    let on = |(index, adapter)| {
+        let memory = args.memory.or_else(|| shared_memory(adapter, machine));
+        on_device(index, adapter, memory, &config, context_tokens, args.kv.into())
+    };
     let planned = Planned {
         model,
         parameters: config.parameters(),
@@ -93,14 +111,25 @@ fn read(folder: &dyn incoder::Folder) -> Result<Config> {
 fn on_device(
     index: usize,
     adapter: &AdapterReport,
-    machine: Option<u64>,
+    memory_bytes: Option<u64>,
     config: &Config,
     context: usize,
     kv: Kv,
 ) -> OnDevice {
     let limits = MemoryLimits::from(adapter);
     let plan = MemoryPlan::new(config, context, kv, &limits);
-    let memory_bytes = shared_memory(adapter, machine);
+    let in_type = |quantization| {
+        let mut config = config.clone();
+        config.quantization = quantization;
+        let plan = MemoryPlan::new(&config, context, kv, &limits);
+        InType {
+            weights: type_name(quantization),
+            weight_bytes: plan.weights,
+            total_bytes: plan.total(),
+            fits: verdict(&plan, &limits, memory_bytes),
+            largest_context_tokens: MemoryPlan::largest_context(&config, context, kv, &limits, memory_bytes),
+        }
+    };
     let blocker = |error| match error {
         incoder::Error::Limit { what, need, have } => Some(Blocker { what, need_bytes: need, have_bytes: have }),
         _ => None,
@@ -108,6 +137,7 @@ fn on_device(
     OnDevice {
         index,
         name: adapter.name.clone(),
+        weights: type_name(config.quantization),
         weight_bytes: plan.weights,
         kv_bytes: plan.kv_cache,
         scratch_bytes: plan.scratch,
@@ -116,6 +146,7 @@ fn on_device(
         fits: verdict(&plan, &limits, memory_bytes),
         blockers: plan.blockers(&limits).into_iter().filter_map(blocker).collect(),
         largest_context_tokens: MemoryPlan::largest_context(config, context, kv, &limits, memory_bytes),
+        others: types().filter(|&other| other != config.quantization).map(in_type).collect(),
     }
 }
 
@@ -127,7 +158,7 @@ fn for_people(planned: &Planned, config: &Config, args: &cli::Plan) -> String {
     let first = devices.first();
     let weights = first.map_or(plan.weights, |device| device.weight_bytes);
     let kv = first.map_or(plan.kv_cache, |device| device.kv_bytes);
-    let _ = writeln!(text, "   weights   {:>8}  fp16", size(weights));
+    let _ = writeln!(text, "   weights   {:>8}  {}", size(weights), type_name(config.quantization));
     let _ = writeln!(text, "   KV cache  {:>8}  {context_tokens} tokens, {}", size(kv), args.kv.name());
     let (n, each) = (args.candidates, args.max_tokens);
     let _ = match n {
@@ -144,20 +175,23 @@ fn for_people(planned: &Planned, config: &Config, args: &cli::Plan) -> String {
         let _ = writeln!(text, "{}: {}", device.index, device.name);
         let _ = writeln!(text, "   scratch   {:>8}", size(device.scratch_bytes));
         let of = device.memory_bytes.map_or(String::new(), |memory| format!(" of {}", size(memory)));
-        let verdict = match device.fits {
-            Some(true) => "fits",
-            Some(false) => "does not fit",
-            None => "fits if the GPU has that much memory",
-        };
-        let _ = writeln!(text, "   total     {:>8}{of}: {verdict}", size(device.total_bytes));
+        let _ = writeln!(text, "   total     {:>8}{of}: {}", size(device.total_bytes), in_words(device.fits));
         for Blocker { what, need_bytes, have_bytes } in &device.blockers {
             let _ = writeln!(text, "   {what} needs {need_bytes}, this adapter allows {have_bytes}");
         }
         if device.fits == Some(false) {
             let _ = match device.largest_context_tokens {
                 Some(tokens) => writeln!(text, "   a context of {tokens} tokens would fit: -c {tokens}"),
-                None => writeln!(text, "   no context fits: this GPU is too small for the model"),
+                None => writeln!(text, "   no context fits: this GPU is too small for the model in {}", device.weights),
             };
+        }
+        for other in &device.others {
+            let (total, fits) = (size(other.total_bytes), in_words(other.fits));
+            let shorter = match (other.fits, other.largest_context_tokens) {
+                (Some(false), Some(tokens)) => format!("; a context of {tokens} tokens would"),
+                _ => String::new(),
+            };
+            let _ = writeln!(text, "   in {:6}    {total:>8}{of}: {fits}{shorter}", other.weights);
         }
     }
     text

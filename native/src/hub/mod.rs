@@ -10,6 +10,7 @@ mod http;
 mod listing;
 pub mod name;
 mod progress;
+mod quantized;
 pub mod remove;
 pub mod settings;
 

@@ -47,6 +47,7 @@ pub fn remove(repo: &Repo, name: &ModelName) -> Result<u64> {
         fs::remove_dir_all(&snapshot).map_err(|e| failed(&snapshot, &e))?;
     }
     repo.forget_hashes(&commit);
+    repo.forget_quantized(&commit);
     for (reference, _) in repo.refs().into_iter().filter(|(_, of)| *of == commit) {
         let path = repo.root.join("refs").join(reference);
         fs::remove_file(&path).map_err(|e| failed(&path, &e))?;
@@ -56,7 +57,7 @@ pub fn remove(repo: &Repo, name: &ModelName) -> Result<u64> {
 
 impl Repo {
     /// The blobs that a snapshot links to, with the names that it has for them.
-    fn blobs_of(&self, commit: &str) -> BTreeMap<String, String> {
+    pub fn blobs_of(&self, commit: &str) -> BTreeMap<String, String> {
         let mut found = BTreeMap::new();
         collect_links(&self.snapshot(commit), "", &mut found);
         found

@@ -220,6 +220,40 @@ fn ls_verify_and_rm() {
     assert_says(&home.run(&["models", "verify", "org/tiny"]).refused(MODEL), &["org/tiny is not in the cache"]);
 }
 
+/// What was downloaded to be quantized is kept quantized alone, and what was there already stays.
+#[test]
+fn a_model_that_is_quantized_on_arrival_is_kept_quantized() {
+    let home = Home::new();
+    let ask = ["score", "-m", "org/tiny", "-d", "cpu", "-p", "def f(x):", "--json", "--quantize", "q8"];
+    let scored = |ran: Ran| ran.json()["sum"].as_f64().unwrap();
+    let first = home.run(&ask);
+    assert_says(&first.stderr, &["org/tiny is kept in q8"]);
+    let first = scored(first);
+    assert!(!home.blob(WEIGHTS).exists() && !home.snapshot().join(WEIGHTS).exists());
+    let kept = home.repo().join(".quantized").join(format!("{COMMIT}-q8-v1"));
+    assert!(kept.join(WEIGHTS).is_file());
+    home.hub.seen();
+    // Neither the weights nor anything else is fetched again.
+    assert_eq!(scored(home.run(&ask)), first);
+    assert!(home.hub.files_seen().is_empty());
+    assert_eq!(scored(home.offline(&ask)), first);
+    let listed = home.run(&["models", "ls", "--json"]).json();
+    let models = listed["models"].as_array().unwrap();
+    assert_eq!((models.len(), &models[0]["weights"], &models[0]["complete"]), (1, &"q8".into(), &true.into()));
+    assert_eq!(models[0]["path"], kept.to_str().unwrap());
+
+    home.run(&PULL).ok();
+    let mut in_4_bits = ask;
+    *in_4_bits.last_mut().unwrap() = "q4";
+    assert!(scored(home.run(&in_4_bits)) != first);
+    home.assert_whole();
+    let listed = home.run(&["models", "ls", "--json"]).json();
+    let weights: Vec<_> = listed["models"].as_array().unwrap().iter().map(|model| model["weights"].clone()).collect();
+    assert_eq!(weights, ["f32", "q8", "q4"]);
+    home.run(&["models", "rm", "org/tiny", "-y"]).ok();
+    assert!(!home.repo().exists());
+}
+
 #[test]
 #[cfg(unix)]
 fn rm_follows_no_link_out_of_the_cache() {

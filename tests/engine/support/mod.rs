@@ -32,7 +32,7 @@ pub fn folder(model: &str, weights: &str) -> MemoryFolder {
 
 /// The model in `folder` on `device`.
 pub fn load(folder: &MemoryFolder, device: &Device, kv: Kv, context: Option<usize>) -> Session {
-    pollster::block_on(Session::load(folder, device, &LoadOptions { context, kv, warm_up: false }, &mut |_| ()))
+    pollster::block_on(Session::load(folder, device, &LoadOptions { context, kv, ..Default::default() }, &mut |_| ()))
         .unwrap()
 }
 

@@ -27,7 +27,7 @@ fn written(options: &Options) -> MemoryFolder {
 
 /// The greedy continuation of `<|endoftext|>` and a few tokens, and the logits of its first token.
 fn greedy(folder: &MemoryFolder) -> (Vec<u32>, Vec<f32>) {
-    let options = LoadOptions { context: Some(32), kv: Kv::F32, warm_up: false };
+    let options = LoadOptions { context: Some(32), kv: Kv::F32, ..Default::default() };
     pollster::block_on(async {
         let mut session = Session::load(folder, &Device::Cpu, &options, &mut |_| ()).await.unwrap();
         let mut tokens = vec![2, 300, 301, 302];

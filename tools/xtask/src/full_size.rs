@@ -15,8 +15,9 @@ struct Run {
     report: serde_json::Value,
 }
 
-/// `size` is 1B or 6B. The checkpoints are removed one by one, so that the disk holds one at a time.
-pub fn measure(size: &str) -> Result<(), String> {
+/// `size` is 1B or 6B; `quantize`, where it is not empty, q8 or q4. The checkpoints are removed one by one, so that the disk holds one
+/// at a time.
+pub fn measure(size: &str, quantize: &str) -> Result<(), String> {
     run::show(Command::new("cargo").args([
         "build",
         "--release",
@@ -33,6 +34,9 @@ pub fn measure(size: &str) -> Result<(), String> {
         "6B" => &[("bin", "f16"), ("safetensors", "f16")],
         _ => return Err(format!("{size} is neither 1B nor 6B")),
     };
+    // Whatever the format, the same weights are quantized: one is enough, the largest that is published.
+    let formats = if quantize.is_empty() { formats } else { &formats[..1] };
+    let flags = if quantize.is_empty() { vec![] } else { vec!["--quantize", quantize] };
     let mut runs = Vec::new();
     for (index, (format, dtype)) in formats.iter().enumerate() {
         let folder = PathBuf::from(FOLDER).join(format!("{size}-{format}-{dtype}"));
@@ -41,9 +45,11 @@ pub fn measure(size: &str) -> Result<(), String> {
             let mut write = Command::new(program("synthetic"));
             run::show(write.args([size]).arg(&folder).args(["--format", format, "--dtype", dtype]))?;
         }
-        runs.push(example(&folder, format!("{format} {dtype}, GPU"), &[])?);
-        if index + 1 == formats.len() && size == "1B" {
-            runs.push(example(&folder, "CPU reference".to_owned(), &["--cpu"])?);
+        let what = [format, dtype, quantize].join(" ");
+        runs.push(example(&folder, format!("{}, GPU", what.trim()), &flags)?);
+        // The reference of 6B in fp32 takes 27 GB.
+        if index + 1 == formats.len() && (size == "1B" || !quantize.is_empty()) {
+            runs.push(example(&folder, "CPU reference".to_owned(), &[&["--cpu"], &flags[..]].concat())?);
         }
         fs::remove_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
     }

@@ -23,7 +23,8 @@ cargo xtask picture        make README's picture anew from what the program prin
 cargo xtask test            set up and run every check and test, on lavapipe
 cargo xtask test --quick    run only the lints and the faster native tests
 cargo xtask test --gpu      run everything on this machine's own GPU instead of lavapipe
-cargo xtask full-size 1B|6B  write a model of that size, load it in each format, and time it (8 to 14 GB of disk)
+cargo xtask full-size 1B|6B [--quantize q8|q4]
+                           write a model of that size, load it in each format, and time it (8 to 14 GB of disk)
 cargo xtask synthetic …    write a full-size checkpoint of random weights (--help says more)";
 
 fn main() -> ExitCode {
@@ -44,7 +45,8 @@ fn main() -> ExitCode {
         ["test"] => test::test(Choice::default()),
         ["test", "--quick"] => test::test(Choice { quick: true, ..Choice::default() }),
         ["test", "--gpu"] => test::test(Choice { own_gpu: true, ..Choice::default() }),
-        ["full-size", size] => full_size::measure(size),
+        ["full-size", size] => full_size::measure(size, ""),
+        ["full-size", size, "--quantize", quantize @ ("q8" | "q4")] => full_size::measure(size, quantize),
         ["synthetic", ref options @ ..] => synthetic::write(called_from, options),
         _ => {
             eprintln!("{USAGE}");

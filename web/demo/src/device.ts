@@ -1,6 +1,6 @@
 /** The device panel: what the browser says of its GPU, before anything is downloaded. */
 
-import type { AdapterInfo, FitQuery, Probe } from 'incoder';
+import type { AdapterInfo, Fit, FitQuery, Probe, Quantize } from 'incoder';
 import { byId, bytes, fact, number } from './dom.js';
 import { ofError, ofFit, ofProbe, show } from './messages.js';
 
@@ -47,12 +47,32 @@ export async function showDevice(probe: Probe): Promise<void> {
 export const deviceName = ({ description, vendor, architecture }: AdapterInfo): string =>
   description || `${vendor} ${architecture}`.trim() || 'not told';
 
+/** What a model takes with weights of each type, the largest first. One that is stored quantized has one type. */
+async function fitsOf(probe: Probe, query: FitQuery): Promise<[Fit, ...Fit[]]> {
+  const plain = await probe.fits(query);
+  if (plain.weights !== 'f16') return [plain];
+  return [plain, await probe.fits(query, { quantize: 'q8' }), await probe.fits(query, { quantize: 'q4' })];
+}
+
 /** Whether a model fits, in words, whatever goes wrong on the way to the answer. */
 export async function fitText(probe: Probe, query: FitQuery): Promise<string> {
   if (!probe.ok) return 'no WebGPU here, see “This device”';
   try {
-    return ofFit(await probe.fits(query), probe.software);
+    return ofFit(await fitsOf(probe, query), probe.software);
   } catch (error) {
     return ofError(error).title;
   }
+}
+
+/**
+ * The largest type of weights with which a model takes at most half of this machine's memory, which is all that a browser tells, and
+ * only some do; undefined for as they are.
+ */
+export async function proposedWeights(probe: Probe, query: FitQuery): Promise<Quantize | undefined> {
+  const { deviceMemory } = navigator as { deviceMemory?: number };
+  if (deviceMemory === undefined) return undefined;
+  const half = (deviceMemory * 2 ** 30) / 2;
+  const all = await fitsOf(probe, query);
+  const { weights } = all.find(({ gpuBytes }) => gpuBytes <= half) ?? all[all.length - 1] ?? all[0];
+  return weights === 'f16' || all.length === 1 ? undefined : weights;
 }

@@ -2,7 +2,7 @@
 
 import { InCoder, InCoderError } from 'incoder';
 import type { CachedModel, FitQuery, LoadOptions, Probe } from 'incoder';
-import { fitText } from './device.js';
+import { fitText, proposedWeights } from './device.js';
 import { byId, bytes, fact, make, number } from './dom.js';
 import { droppedFiles, isModelFile, missing } from './files.js';
 import { DEMO_ADVICE, HUB_NOTE, LICENCE, isAbort, ofError, ofProbe, show } from './messages.js';
@@ -230,9 +230,16 @@ export class ModelPanel {
     const config = files.find((file) => file.name === 'config.json');
     let query: FitQuery | undefined = chosen === 'demo' ? 'demo' : SOURCES[chosen].hub;
     if (chosen === 'disk' && config) query = { config: await config.text() };
-    const text = query ? await fitText(await this.probe, query) : 'known once config.json is chosen';
+    const probe = await this.probe;
+    const text = query ? await fitText(probe, query) : 'known once config.json is chosen';
+    const proposed = query ? await proposedWeights(probe, query).catch(() => undefined) : undefined;
     // Another choice may have been made while the answer was on its way.
-    if (chosen === this.source && files === this.files) byId('model-fit', HTMLElement).textContent = text;
+    if (chosen !== this.source || files !== this.files) return;
+    byId('model-fit', HTMLElement).textContent = text;
+    const weights = byId('weights', HTMLSelectElement);
+    // What somebody chose stays chosen for that model.
+    if (weights.dataset.proposedFor !== chosen) weights.value = proposed ?? '';
+    weights.dataset.proposedFor = chosen;
   }
 
   private renderCache(): void {
@@ -270,6 +277,8 @@ export class ModelPanel {
     show(this.message, null);
     const meter = new LoadMeter(this.source === 'disk');
     const options: LoadOptions = { signal: abort.signal, onProgress: (progress) => meter.add(progress) };
+    const weights = byId('weights', HTMLSelectElement).value;
+    if (weights === 'q8' || weights === 'q4') options.quantize = weights;
     if (this.source === 'demo') options.baseUrl = DEMO_URL;
     if (this.source === 'disk') options.files = this.files;
     if (source.hub) {
@@ -319,6 +328,7 @@ export class ModelPanel {
       fact('Licence', source.licence, 'info-licence'),
       fact('Context', `${number(info.contextLength)} tokens`, 'info-context'),
       fact('GPU memory', bytes(info.gpuBytes), 'info-memory'),
+      fact('Weights', info.weights, 'info-weights'),
       fact('Keys and values', info.kv, 'info-kv'),
       fact('Runs in', info.worker ? 'a worker' : 'the page', 'info-worker'),
     );

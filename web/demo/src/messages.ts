@@ -156,9 +156,10 @@ export function limit(name: string, value: number): string {
 }
 
 /** Whether a model fits, in a sentence. Browsers tell the limits of a GPU, and not how much of its memory is free. */
-export function ofFit(fit: Fit, software: boolean): string {
+export function ofFit([fit, ...quantized]: [Fit, ...Fit[]], software: boolean): string {
   const memory = software ? 'main memory' : 'GPU memory';
-  if (fit.fits) return `within the limits; takes ${bytes(fit.gpuBytes)} of ${memory}`;
+  const less = quantized.map((other) => `${bytes(other.gpuBytes)} in ${other.weights}`);
+  if (fit.fits) return [`within the limits; takes ${bytes(fit.gpuBytes)} of ${memory}`, ...less].join(', ');
   const blockers = fit.blockers.map(
     ({ limit: name, need, have }) => `${LIMITS[name] ?? name}: needs ${limit(name, need)}, has ${limit(name, have)}`,
   );

@@ -92,7 +92,8 @@ impl Engine {
         let wanted = gpu_options(load.subgroups, load.software);
         let mut gpu = Gpu::open(&wanted).await.map_err(thrown)?;
         let kv = load.kv.into();
-        let loading = LoadOptions { context: load.context_length, kv, warm_up: true };
+        let loading =
+            LoadOptions { context: load.context_length, kv, warm_up: true, quantize: load.quantize.map(Into::into) };
         let mut progress = |progress| {
             let (phase, done, total) = match progress {
                 Progress::Compile { done, total } => ("compile", done, total),
@@ -250,6 +251,7 @@ impl Engine {
             "layers": config.num_layers,
             "dModel": config.d_model,
             "heads": config.heads,
+            "weights": config.quantization.map_or("f16", incoder::Quantization::name),
             "kv": if kv == incoder::Kv::F32 { "f32" } else { "f16" },
             "gpuBytes": MemoryPlan::new(config, session.capacity(), kv, &gpu.memory_limits()).total(),
             "subgroups": session.gpu().is_some_and(Gpu::uses_subgroups),

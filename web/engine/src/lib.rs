@@ -14,7 +14,7 @@ pub use engine::{CancelFlag, Engine};
 pub use folder::{JsFile, JsFolder};
 
 use incoder::gpu::{AdapterSpeed, ReadRate};
-use incoder::{Config, Gpu, GpuOptions, Kv, MemoryLimits, MemoryPlan};
+use incoder::{Config, Gpu, GpuOptions, Kv, MemoryLimits, MemoryPlan, Quantization};
 use sha2::Digest;
 use std::cell::RefCell;
 use wasm_bindgen::prelude::*;
@@ -41,13 +41,14 @@ pub fn heap_bytes() -> f64 {
     core::arch::wasm32::memory_size(0) as f64 * 65536.0
 }
 
-/// What a model with this config.json takes on an adapter with these limits, bytes: `{"context", "weights", "kvCache", "scratch",
+/// What a model with this config.json takes on an adapter with these limits, bytes: `{"context", "type", "weights", "kvCache", "scratch",
 /// "total", "blockers", "largestContext"}`. The blockers are the limits that the largest buffer which cannot be split exceeds, as the
 /// package's `Blocker`s; the largest context is what the limits allow of `context` tokens, or null. `context` 0 is the model's own.
-/// `software` says that the adapter computes on the CPU, where a step has fewer tokens.
+/// `software` says that the adapter computes on the CPU, where a step has fewer tokens. `quantize` is what the weights are to be quantized
+/// to, `q8` or `q4`, or empty.
 ///
 /// # Errors
-/// What [`Config::from_json`] refuses.
+/// What [`Config::from_json`] and [`Config::quantized`] refuse.
 #[wasm_bindgen(js_name = memoryPlan)]
 pub fn memory_plan(
     config: &str,
@@ -55,8 +56,10 @@ pub fn memory_plan(
     binding_bytes: f64,
     buffer_bytes: f64,
     software: bool,
+    quantize: &str,
 ) -> Result<String, JsValue> {
-    let config = Config::from_json(config).map_err(failure::thrown)?;
+    let quantize = Quantization::named(quantize);
+    let config = Config::from_json(config).and_then(|config| config.quantized(quantize)).map_err(failure::thrown)?;
     let context = if context == 0 { config.max_position_embeddings } else { context as usize };
     let limits = MemoryLimits { binding_bytes: binding_bytes as u64, buffer_bytes: buffer_bytes as u64, software };
     let plan = MemoryPlan::new(&config, context, Kv::F16, &limits);
@@ -65,6 +68,7 @@ pub fn memory_plan(
     let blockers = exceeded.map(|(limit, have)| serde_json::json!({ "limit": limit, "need": need, "have": have }));
     Ok(serde_json::json!({
         "context": context,
+        "type": config.quantization.map_or("f16", Quantization::name),
         "weights": plan.weights,
         "kvCache": plan.kv_cache,
         "scratch": plan.scratch,

@@ -1,8 +1,8 @@
 //! Options and results as the package writes them: camelCase JSON.
 
 use incoder::{
-    FinishReason, GenerateOptions, HoleEnd, InfillOptions, Kv, LineEnds, Lookup, Overflow, Sampling, Sentinels,
-    Timings, Window,
+    FinishReason, GenerateOptions, HoleEnd, InfillOptions, Kv, LineEnds, Lookup, Overflow, Quantization, Sampling,
+    Sentinels, Timings, Window,
 };
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +13,8 @@ pub(crate) struct Load {
     pub context_length: Option<usize>,
     #[serde(default)]
     pub kv: Cache,
+    #[serde(default)]
+    pub quantize: Option<Weights>,
     /// The page added `subgroups` to the device request.
     pub subgroups: bool,
     /// The adapter computes on the CPU, which wgpu cannot always tell in a browser: nothing is measured on it.
@@ -41,6 +43,23 @@ impl From<Cache> for Kv {
             Cache::Auto => Self::Auto,
             Cache::F16 => Self::F16,
             Cache::F32 => Self::F32,
+        }
+    }
+}
+
+/// What weights are quantized to on the way to the device.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Weights {
+    Q8,
+    Q4,
+}
+
+impl From<Weights> for Quantization {
+    fn from(weights: Weights) -> Self {
+        match weights {
+            Weights::Q8 => Self::Q8,
+            Weights::Q4 => Self::Q4,
         }
     }
 }

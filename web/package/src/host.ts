@@ -224,7 +224,7 @@ async function load(
 ): Promise<Model> {
   const adapter = describe(await requireAdapter());
   const { Engine, Sha256 } = await wasm(request.wasm);
-  const { model, contextLength, kv, subgroups = true, randomWeights = false, wasm: _, ...source } = request;
+  const { model, contextLength, kv, quantize, subgroups = true, randomWeights = false, wasm: _, ...source } = request;
   const folder = await openFolder(model, {
     ...source,
     randomWeights,
@@ -237,6 +237,7 @@ async function load(
     const options = JSON.stringify({
       contextLength,
       kv,
+      quantize,
       subgroups: subgroups && adapter.subgroups,
       software: adapter.software,
       randomWeights,

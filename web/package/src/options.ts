@@ -91,6 +91,7 @@ const LOAD: Checks<LoadOptions> = {
   cache: flag,
   contextLength: integer(1, MOST),
   kv: oneOf('auto', 'f16', 'f32'),
+  quantize: oneOf('q8', 'q4'),
   subgroups: flag,
   onProgress: callback,
 };
@@ -99,6 +100,7 @@ const FIT: Checks<FitOptions> = {
   contextLength: integer(1, MOST),
   candidates: integer(1, MOST),
   maxTokens: integer(1, MOST),
+  quantize: oneOf('q8', 'q4'),
 };
 
 const TABLES = {

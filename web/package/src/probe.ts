@@ -31,6 +31,8 @@ const EVERY_ADAPTER = { limits: { maxStorageBufferBindingSize: 128 << 20, maxBuf
 interface MemoryPlan {
   /** Tokens. */
   context: number;
+  /** Of the weights. */
+  type: Fit['weights'];
   weights: number;
   kvCache: number;
   scratch: number;
@@ -55,6 +57,7 @@ async function fits(adapter: AdapterInfo | undefined, model: FitQuery, options: 
     fits: adapter !== undefined && plan.blockers.length === 0,
     blockers: plan.blockers,
     gpuBytes: plan.total,
+    weights: plan.type,
     weightBytes: plan.weights,
     kvCacheBytes: plan.kvCache,
     scratchBytes: plan.scratch,
@@ -64,12 +67,12 @@ async function fits(adapter: AdapterInfo | undefined, model: FitQuery, options: 
 }
 
 async function planned(config: string, options: FitOptions, adapter: AdapterInfo | undefined): Promise<MemoryPlan> {
-  const { contextLength = 0 } = options;
+  const { contextLength = 0, quantize = '' } = options;
   const { memoryPlan } = await wasm();
   // Without an adapter the plan is for the limits that every one has.
   const { limits: { maxStorageBufferBindingSize: binding, maxBufferSize: buffer }, software } = adapter ?? EVERY_ADAPTER;
   try {
-    return JSON.parse(memoryPlan(config, contextLength, binding, buffer, software));
+    return JSON.parse(memoryPlan(config, contextLength, binding, buffer, software, quantize));
   } catch (error) {
     throw InCoderError.fromEngine(error) ?? error;
   }

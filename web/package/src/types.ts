@@ -31,6 +31,9 @@ export interface LoadProgress {
   waiting?: boolean;
 }
 
+/** What weights can be quantized to. */
+export type Quantize = 'q8' | 'q4';
+
 /** How a model is loaded. */
 export interface LoadOptions {
   /** Branch, tag or commit on the hub; `main`. */
@@ -59,6 +62,11 @@ export interface LoadOptions {
   contextLength?: number | undefined;
   /** How keys and values are stored; `auto`, which is `f16` until a value is beyond its range and `f32` from there on. */
   kv?: 'auto' | 'f16' | 'f32' | undefined;
+  /**
+   * Quantize the weights on their way to the GPU: `q8` to 8 bits, half of fp16 and as accurate, `q4` to 4, a third and a little less
+   * accurate. A model that is stored quantized stays as it is stored. Left out: fp16.
+   */
+  quantize?: Quantize | undefined;
   /** Use subgroup operations where the browser has them; true. */
   subgroups?: boolean | undefined;
   signal?: AbortSignal | undefined;
@@ -257,6 +265,8 @@ export interface ModelInfo {
   layers: number;
   dModel: number;
   heads: number;
+  /** How the weights are stored on the GPU. */
+  weights: 'f16' | Quantize;
   kv: 'f16' | 'f32';
   /** GPU memory of weights, KV cache and what a step computes in, bytes. */
   gpuBytes: number;
@@ -378,6 +388,8 @@ export interface FitOptions {
   candidates?: number | undefined;
   /** New tokens of each candidate (128). */
   maxTokens?: number | undefined;
+  /** What the weights are to be quantized to; left out: fp16, or what they are stored in. */
+  quantize?: Quantize | undefined;
 }
 
 /** Whether a model fits this browser's limits. Browsers do not tell how much GPU memory is free. */
@@ -387,7 +399,9 @@ export interface Fit {
   blockers: Blocker[];
   /** GPU memory, bytes: the sum of the three. */
   gpuBytes: number;
-  /** Weights, fp16. */
+  /** How the weights are stored. */
+  weights: 'f16' | Quantize;
+  /** Their size. */
   weightBytes: number;
   /** Keys and values, fp16. */
   kvCacheBytes: number;

@@ -3,6 +3,7 @@
 use crate::checkpoint::Folder;
 use crate::checkpoint::json;
 use crate::error::{Error, Result};
+use crate::quantize::{Quantization, already};
 use serde_json::{Map, Value};
 
 /// Two values of a head a thread, and 256 threads are what every adapter allows in a workgroup.
@@ -34,6 +35,8 @@ pub struct Config {
     pub tie_word_embeddings: bool,
     /// The tokens that end a text: usually one.
     pub eos_token_ids: Vec<u32>,
+    /// How the checkpoint's matrices are quantized; `None` where they are plain numbers.
+    pub quantization: Option<Quantization>,
 }
 
 impl Config {
@@ -53,6 +56,17 @@ impl Config {
         let layer = 4 * d * d + 2 * d * f + 4 * d + f + d + 4 * d;
         let embeddings = if self.tie_word_embeddings { 1 } else { 2 };
         embeddings * self.vocab_size as u64 * d + self.num_layers as u64 * layer + 2 * d
+    }
+
+    /// This model on a device that is asked to quantize it, or not.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] where it is stored in another way already.
+    pub fn quantized(&self, quantize: Option<Quantization>) -> Result<Self> {
+        match (self.quantization, quantize) {
+            (Some(stored), Some(wanted)) if stored != wanted => Err(Error::argument(already(stored, wanted))),
+            (stored, wanted) => Ok(Self { quantization: stored.or(wanted), ..self.clone() }),
+        }
     }
 
     /// The tensor that the logits come from.
@@ -101,6 +115,7 @@ impl Config {
             scale_embedding: fields.flag("scale_embedding")?,
             tie_word_embeddings: fields.flag("tie_word_embeddings")?,
             eos_token_ids: fields.token_ids("eos_token_id").map_err(problem)?.unwrap_or_else(|| vec![2]),
+            quantization: fields.get("quantization_config").map(Quantization::from_config).transpose()?,
         };
         if !config.d_model.is_multiple_of(config.heads) {
             let problem = format!("d_model {} is not divisible by attention_heads {}", config.d_model, config.heads);
@@ -150,13 +165,7 @@ impl Fields<'_> {
             let what = format!("activation_function {}; only \"gelu\" (exact) is computed", shown(other));
             return unsupported(what);
         }
-        match self.get("quantization_config") {
-            Some(quantization) => {
-                let method = quantization.get("quant_method").map_or("quantization_config".to_owned(), shown);
-                unsupported(format!("quantized weights ({method}); convert them to F32, F16 or BF16 first"))
-            }
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     /// A size from 1 to `max`, under either of its `names`: the second is the one that all of transformers' models share.

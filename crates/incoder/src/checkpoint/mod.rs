@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod json;
+mod quantized;
 mod safetensors;
 mod source;
 mod torch;
@@ -10,6 +11,7 @@ pub use source::{BoxFuture, Folder, MemoryFolder, Source};
 
 use crate::checkpoint::config::Config;
 use crate::error::{Error, Result};
+use crate::quantize::Quantization;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,6 +31,10 @@ pub(crate) enum Dtype {
     F32,
     F16,
     Bf16,
+    /// Quantized weights in 8 bits.
+    I8,
+    /// Quantized weights in 4 bits, two a byte.
+    U8,
     /// In a way that is not read, by its name: accepted for tensors that nobody needs.
     Other(String),
 }
@@ -39,7 +45,19 @@ impl Dtype {
         match self {
             Self::F32 => 4,
             Self::F16 | Self::Bf16 => 2,
+            Self::I8 | Self::U8 => 1,
             Self::Other(_) => 0,
+        }
+    }
+
+    fn name(&self) -> &str {
+        match self {
+            Self::F32 => "F32",
+            Self::F16 => "F16",
+            Self::Bf16 => "BF16",
+            Self::I8 => "I8",
+            Self::U8 => "U8",
+            Self::Other(name) => name,
         }
     }
 
@@ -55,7 +73,8 @@ impl Dtype {
                 out
             }
             Self::Bf16 => bytes.chunks_exact(2).map(|b| bf16::from_bits(two(b)).to_f32()).collect(),
-            Self::Other(_) => Vec::new(),
+            // Nobody asks: `check` has refused it, or it is read with its scales.
+            Self::I8 | Self::U8 | Self::Other(_) => Vec::new(),
         }
     }
 }
@@ -92,6 +111,9 @@ fn row_major(shape: &[usize]) -> Vec<usize> {
 pub struct Checkpoint {
     sources: Vec<Box<dyn Source>>,
     tensors: BTreeMap<String, Stored>,
+    /// What the model calls for, whether quantized or not.
+    shapes: BTreeMap<String, Vec<usize>>,
+    quantization: Option<Quantization>,
 }
 
 impl std::fmt::Debug for Checkpoint {
@@ -131,7 +153,9 @@ impl Checkpoint {
                 if short == "embed_positions.weights" {
                     continue;
                 }
-                if let Dtype::Other(dtype) = &stored.dtype {
+                let plain = matches!(stored.dtype, Dtype::F32 | Dtype::F16 | Dtype::Bf16);
+                if !plain && (config.quantization.is_none() || matches!(stored.dtype, Dtype::Other(_))) {
+                    let dtype = stored.dtype.name();
                     return Err(Error::tensor(&name, format!("is stored as {dtype}; F32, F16 and BF16 are read")));
                 }
                 if let Some(before) = tensors.insert(short.to_owned(), stored) {
@@ -145,11 +169,12 @@ impl Checkpoint {
             }
         }
         let (Files::Safetensors(sources) | Files::Torch(sources)) = files;
-        let mut checkpoint = Self { sources, tensors };
+        let shapes = tensor_shapes(config);
+        let mut checkpoint = Self { sources, tensors, shapes, quantization: config.quantization };
         if config.tie_word_embeddings {
             checkpoint.untie(config)?;
         }
-        checkpoint.check(config)?;
+        checkpoint.check()?;
         Ok(checkpoint)
     }
 
@@ -181,9 +206,9 @@ impl Checkpoint {
         Err(Error::checkpoint("model.safetensors", problem))
     }
 
-    fn check(&self, config: &Config) -> Result<()> {
-        let expected = tensor_shapes(config);
-        for (name, shape) in &expected {
+    fn check(&self) -> Result<()> {
+        let expected = self.expected();
+        for (name, (shape, dtype)) in &expected {
             match self.tensors.get(name) {
                 None if name == HEAD => {
                     let problem = "is missing from the checkpoint, and config.json has tie_word_embeddings false: a model whose \
@@ -192,7 +217,7 @@ impl Checkpoint {
                 }
                 None => return Err(Error::tensor(name, "is missing from the checkpoint")),
                 Some(stored) if &stored.shape != shape => return Err(misshapen(name, &stored.shape, shape)),
-                Some(_) => {}
+                Some(stored) => check_dtype(name, &stored.dtype, *dtype)?,
             }
         }
         match self.tensors.keys().find(|name| !expected.contains_key(*name)) {
@@ -206,9 +231,9 @@ impl Checkpoint {
         self.tensors.values().map(|t| (t.shape.iter().product::<usize>() * t.dtype.bytes()) as u64).sum()
     }
 
-    /// Names (without prefixes) and shapes of all tensors; linear weights are [out, in].
+    /// Names (without prefixes) and shapes of all tensors; linear weights are [out, in]. A quantized one counts as what it was.
     pub fn shapes(&self) -> impl Iterator<Item = (&str, &[usize])> {
-        self.tensors.iter().map(|(name, stored)| (name.as_str(), &stored.shape[..]))
+        self.shapes.iter().map(|(name, shape)| (name.as_str(), &shape[..]))
     }
 
     /// Rows `rows` of the tensor `name` (without the `model.` prefix) as f32, row-major; a vector is one row.
@@ -216,6 +241,9 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::Tensor`] when a value is not finite, [`Error::Source`] when the bytes cannot be read.
     pub async fn rows(&self, name: &str, rows: Range<usize>) -> Result<Vec<f32>> {
+        if let Some(format) = self.format(name) {
+            return Ok(self.stored_rows(name, format, rows).await?.all_values());
+        }
         let stored = self.stored(name)?;
         let mut bytes = vec![0; self.row_bytes(stored) * rows.len()];
         self.read(stored, rows.clone(), &mut bytes).await?;
@@ -231,13 +259,21 @@ impl Checkpoint {
     /// # Errors
     /// As [`Checkpoint::rows`], and [`Error::Tensor`] for a value beyond the range of fp16.
     pub async fn halves(&self, name: &str, rows: Range<usize>) -> Result<Vec<f16>> {
-        let mut halves = vec![f16::ZERO; columns(self.stored(name)?) * rows.len()];
+        let columns = self.shapes.get(name).and_then(|shape| shape.last()).copied().unwrap_or(0);
+        let mut halves = vec![f16::ZERO; columns * rows.len()];
         self.read_halves(name, rows, &mut halves).await?;
         Ok(halves)
     }
 
     /// Fills `out` [rows × columns] with what [`Checkpoint::halves`] returns.
     pub(crate) async fn read_halves(&self, name: &str, rows: Range<usize>, out: &mut [f16]) -> Result<()> {
+        if self.format(name).is_some() {
+            out.convert_from_f32_slice(&self.rows(name, rows.clone()).await?);
+            return match out.iter().all(|half| half.is_finite()) {
+                true => Ok(()),
+                false => Err(Error::tensor(name, "holds values beyond the range of fp16, which is 65504")),
+            };
+        }
         let stored = self.stored(name)?;
         if stored.dtype == Dtype::F16 && cfg!(target_endian = "little") {
             self.read(stored, rows.clone(), bytemuck::cast_slice_mut(out)).await?;
@@ -337,6 +373,20 @@ async fn shards(folder: &dyn Folder, name: &str) -> Result<Option<Vec<Box<dyn So
         files.push(folder.open(shard).await?.ok_or_else(missing)?);
     }
     Ok(Some(files))
+}
+
+/// Whether a tensor is stored as it has to be: `None` stands for any format of plain numbers.
+fn check_dtype(name: &str, stored: &Dtype, expected: Option<&str>) -> Result<()> {
+    match expected {
+        Some(expected) if stored.name() != expected => {
+            let problem = format!("is stored as {}, config.json calls for {expected}", stored.name());
+            Err(Error::tensor(name, problem))
+        }
+        None if stored.bytes() < 2 => {
+            Err(Error::tensor(name, format!("is stored as {}; F32, F16 and BF16 are read", stored.name())))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn misshapen(name: &str, stored: &[usize], expected: &[usize]) -> Error {

@@ -123,6 +123,8 @@ impl Entry {
             "F32" => Dtype::F32,
             "F16" => Dtype::F16,
             "BF16" => Dtype::Bf16,
+            "I8" => Dtype::I8,
+            "U8" => Dtype::U8,
             _ => Dtype::Other(self.dtype),
         };
         let (begin, end) = self.data_offsets;

@@ -6,6 +6,7 @@ use super::weights::{BLOCK_ROWS, Dimensions, GROUP};
 use crate::checkpoint::config::Config;
 use crate::engine::gpu::{self, Array, Binding, Gpu, Kernel, Resource, Texel, Tuning};
 use crate::error::Result;
+use crate::quantize::Format;
 use std::fmt;
 use std::iter::once;
 use web_time::Instant;
@@ -283,7 +284,7 @@ impl Harness {
     ) -> Result<f64> {
         let name = "project_gelu";
         let module = self.gpu.compiling(name, || product.source().module(&self.gpu)).await?;
-        let constants = product.constants(tuning, &[self.inputs]);
+        let constants = product.constants(tuning, &[self.inputs], Format::F16);
         let kernel = || Kernel::new(&self.gpu, &module, name, &self.layout, &constants);
         let kernel = self.gpu.compiling(name, kernel).await?;
         self.gpu.queue.write_buffer(&self.state, 0, bytemuck::cast_slice(&[columns, columns]));

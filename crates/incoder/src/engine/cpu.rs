@@ -7,27 +7,84 @@ use crate::checkpoint::config::Config;
 use crate::engine::forward::{Column, Kv, sinusoids};
 use crate::engine::tensors::Tensors;
 use crate::error::{Error, Result};
+use crate::quantize::Rows;
+
+/// Rows that are read and quantized at a time.
+const ROWS_AT_ONCE: usize = 256;
+
+/// A matrix [outputs, inputs], row-major.
+#[derive(Debug)]
+pub(crate) enum Matrix {
+    Plain { columns: usize, values: Vec<f32> },
+    Quantized { columns: usize, parts: Vec<Rows> },
+}
+
+impl Matrix {
+    async fn load(tensors: &Tensors, name: &str, [rows, columns]: [usize; 2]) -> Result<Self> {
+        let Some(quantization) = tensors.quantization else {
+            return Ok(Self::Plain { columns, values: tensors.rows(name, 0..rows).await? });
+        };
+        let mut parts = Vec::with_capacity(rows.div_ceil(ROWS_AT_ONCE));
+        for first in (0..rows).step_by(ROWS_AT_ONCE) {
+            parts.push(tensors.quantized(name, first..rows.min(first + ROWS_AT_ONCE), quantization).await?);
+        }
+        Ok(Self::Quantized { columns, parts })
+    }
+
+    /// What each row gives, as values.
+    fn each_row<T>(&self, mut of_row: impl FnMut(&[f32]) -> T) -> Vec<T> {
+        match self {
+            Self::Plain { columns, values } => values.chunks_exact(*columns).map(of_row).collect(),
+            Self::Quantized { columns, parts } => {
+                let mut values = vec![0.0; *columns];
+                let rows = parts.iter().flat_map(|part| (0..part.count()).map(move |row| (part, row)));
+                let of_row = |(part, row): (&Rows, usize)| {
+                    part.values(row, &mut values);
+                    of_row(&values)
+                };
+                rows.map(of_row).collect()
+            }
+        }
+    }
+
+    /// W x: [outputs].
+    pub fn product(&self, x: &[f32]) -> Vec<f32> {
+        self.each_row(|row| dot(row, x))
+    }
+
+    /// One row as values.
+    fn row(&self, row: usize) -> Vec<f32> {
+        match self {
+            Self::Plain { columns, values } => values[row * columns..][..*columns].to_vec(),
+            Self::Quantized { columns, parts } => {
+                let mut values = vec![0.0; *columns];
+                parts[row / ROWS_AT_ONCE].values(row % ROWS_AT_ONCE, &mut values);
+                values
+            }
+        }
+    }
+}
 
 /// y = W x + b for W [outputs, inputs].
 #[derive(Debug)]
 pub(crate) struct Linear {
-    /// [outputs, inputs], row-major.
-    pub weight: Vec<f32>,
+    pub weight: Matrix,
     /// [outputs].
     pub bias: Vec<f32>,
 }
 
 impl Linear {
-    async fn load(tensors: &Tensors, name: &str, outputs: usize) -> Result<Self> {
-        let weight = tensors.rows(&format!("{name}.weight"), 0..outputs).await?;
+    async fn load(tensors: &Tensors, name: &str, outputs: usize, inputs: usize) -> Result<Self> {
+        let weight = Matrix::load(tensors, &format!("{name}.weight"), [outputs, inputs]).await?;
         let bias = tensors.rows(&format!("{name}.bias"), 0..1).await?;
         Ok(Self { weight, bias })
     }
 
     /// [outputs] of one input row.
     pub fn apply(&self, x: &[f32]) -> Vec<f32> {
-        let rows = self.weight.chunks_exact(x.len());
-        rows.zip(&self.bias).map(|(row, bias)| dot(row, x) + bias).collect()
+        let mut y = self.weight.product(x);
+        add(&mut y, &self.bias);
+        y
     }
 }
 
@@ -79,16 +136,16 @@ pub(crate) struct Reference {
     kv: Kv,
     capacity: usize,
     /// [vocab, d_model], also the head unless that is its own.
-    embedding: Vec<f32>,
-    /// [vocab, d_model]; empty where it is the embedding.
-    head: Vec<f32>,
+    embedding: Matrix,
+    /// [vocab, d_model]; `None` where it is the embedding.
+    head: Option<Matrix>,
     positions: Vec<f32>,
     pub layers: Vec<Layer>,
     pub final_norm: Norm,
 }
 
 impl Reference {
-    /// Reads the weights, exact in f32, and makes room for `capacity` tokens.
+    /// Reads the weights, exact, and makes room for `capacity` tokens.
     pub async fn load(
         config: &Config,
         tensors: &Tensors,
@@ -98,24 +155,29 @@ impl Reference {
     ) -> Result<Self> {
         let (d, f) = (config.d_model, config.ffn_dim);
         check_room(capacity.saturating_mul(d).saturating_mul(2 * config.num_layers + 1))?;
-        let embedding = tensors.rows("embed_tokens.weight", 0..config.vocab_size).await?;
+        let table = [config.vocab_size, d];
+        let embedding = Matrix::load(tensors, "embed_tokens.weight", table).await?;
+        loaded((config.vocab_size * d) as u64);
         let head = match config.tie_word_embeddings {
-            true => Vec::new(),
-            false => tensors.rows(config.head_name(), 0..config.vocab_size).await?,
+            true => None,
+            false => {
+                let head = Matrix::load(tensors, config.head_name(), table).await?;
+                loaded((config.vocab_size * d) as u64);
+                Some(head)
+            }
         };
-        loaded((embedding.len() + head.len()) as u64);
         let mut layers = Vec::with_capacity(config.num_layers);
         for i in 0..config.num_layers {
             let at = |name: &str| format!("layers.{i}.{name}");
             layers.push(Layer {
                 attention_norm: Norm::load(tensors, &at("self_attn_layer_norm")).await?,
-                query: Linear::load(tensors, &at("self_attn.q_proj"), d).await?,
-                key: Linear::load(tensors, &at("self_attn.k_proj"), d).await?,
-                value: Linear::load(tensors, &at("self_attn.v_proj"), d).await?,
-                out: Linear::load(tensors, &at("self_attn.out_proj"), d).await?,
+                query: Linear::load(tensors, &at("self_attn.q_proj"), d, d).await?,
+                key: Linear::load(tensors, &at("self_attn.k_proj"), d, d).await?,
+                value: Linear::load(tensors, &at("self_attn.v_proj"), d, d).await?,
+                out: Linear::load(tensors, &at("self_attn.out_proj"), d, d).await?,
                 ffn_norm: Norm::load(tensors, &at("final_layer_norm")).await?,
-                fc1: Linear::load(tensors, &at("fc1"), f).await?,
-                fc2: Linear::load(tensors, &at("fc2"), d).await?,
+                fc1: Linear::load(tensors, &at("fc1"), f, d).await?,
+                fc2: Linear::load(tensors, &at("fc2"), d, f).await?,
                 keys: vec![0.0; capacity * d],
                 values: vec![0.0; capacity * d],
             });
@@ -189,15 +251,14 @@ impl Reference {
     pub fn embedded(&self, column: &Column) -> Vec<f32> {
         let d = self.config.d_model;
         let scale = if self.config.scale_embedding { (d as f32).sqrt() } else { 1.0 };
-        let embedded = &self.embedding[column.token as usize * d..][..d];
+        let embedded = self.embedding.row(column.token as usize);
         let position = &self.positions[column.position as usize * d..][..d];
         embedded.iter().zip(position).map(|(e, p)| e * scale + p).collect()
     }
 
     /// E h, or W h of a head of its own: [vocab].
     pub fn head(&self, h: &[f32]) -> Vec<f32> {
-        let weight = if self.config.tie_word_embeddings { &self.embedding } else { &self.head };
-        weight.chunks_exact(self.config.d_model).map(|row| dot(row, h)).collect()
+        self.head.as_ref().unwrap_or(&self.embedding).product(h)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::weights::GROUP;
 use crate::engine::gpu::{Source, Tuning, shaders};
+use crate::quantize::Format;
 
 /// Tokens that one read of the weights serves in linear.wgsl.
 const FEW: [u32; 4] = [1, 2, 4, 8];
@@ -49,8 +50,8 @@ impl Product {
         }
     }
 
-    /// The shader's constants for matrices with so many `inputs`.
-    pub fn constants(self, tuning: &Tuning, inputs: &[usize]) -> Vec<(&'static str, f64)> {
+    /// The shader's constants for matrices in `format` with so many `inputs`.
+    pub fn constants(self, tuning: &Tuning, inputs: &[usize], format: Format) -> Vec<(&'static str, f64)> {
         let (tokens, lanes) = match self {
             Self::Few(tokens) => (tokens, BLOCK_LANES),
             Self::Narrow => (1, tuning.narrow_lanes),
@@ -60,8 +61,8 @@ impl Product {
             }
         };
         let [slices, blocks] = self.shape(tuning);
-        // What a subgroup of eight threads reads together is 32 inputs.
-        let groups = if tuning.together { 4 } else { 1 };
+        // What a subgroup of eight threads reads together is 32 inputs, and so is what shares a scale.
+        let groups = if tuning.together || format != Format::F16 { 4 } else { 1 };
         let rest = !inputs.iter().all(|inputs| inputs.is_multiple_of(groups * GROUP));
         vec![
             ("COLUMNS", f64::from(tokens)),

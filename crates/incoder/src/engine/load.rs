@@ -9,6 +9,7 @@ use crate::engine::forward::Kv;
 use crate::engine::gpu::Gpu;
 use crate::engine::tensors::Origin;
 use crate::error::{Error, Result};
+use crate::quantize::Quantization;
 use crate::session::Session;
 
 /// Where a model runs.
@@ -29,6 +30,9 @@ pub struct LoadOptions {
     pub kv: Kv,
     /// Compute a few tokens at the end, so that the first real one does not wait for the driver's compiler.
     pub warm_up: bool,
+    /// Quantize the weights on the way to the device; `None`: they are there as they are stored, in fp16 where that is plain
+    /// numbers.
+    pub quantize: Option<Quantization>,
 }
 
 /// How far loading is: what the GPU compiles, then what it is sent, then the warm-up.
@@ -123,10 +127,11 @@ impl Session {
         }
         let backend = match device {
             Device::Cpu => {
-                let tensors = origin.open(config).await?;
+                let quantized = config.quantized(options.quantize)?;
+                let tensors = origin.open(config, options.quantize).await?;
                 let mut loaded = Loaded::new(config, on_progress);
                 let mut count = |parameters| loaded.add(parameters);
-                let model = Reference::load(config, &tensors, capacity, options.kv, &mut count).await?;
+                let model = Reference::load(&quantized, &tensors, capacity, options.kv, &mut count).await?;
                 loaded.finish();
                 Backend::Cpu(Box::new(model))
             }

@@ -7,6 +7,7 @@ use crate::checkpoint::config::Config;
 use crate::engine::forward::Kv;
 use crate::engine::gpu::MemoryLimits;
 use crate::error::Error;
+use crate::quantize::Format;
 
 /// Tokens of one prefill chunk on hardware: short enough that a cancel is felt and the page stays alive.
 const HARDWARE_COLUMNS: u64 = MOST_COLUMNS as u64;
@@ -17,8 +18,10 @@ const SOFTWARE_COLUMNS: u64 = 32;
 pub struct MemoryPlan {
     /// Tokens that the KV cache holds.
     pub context: usize,
-    /// Matrices as fp16, padded to whole blocks of 64 rows; biases and norms as fp32.
+    /// Matrices in fp16 or quantized, padded to whole blocks of 64 rows; biases and norms as fp32.
     pub weights: u64,
+    /// Of them, those of the matrix that the logits come from.
+    pub head: u64,
     /// Keys and values of every layer.
     pub kv_cache: u64,
     /// What a step computes in: activations, attention scores, positions, logits.
@@ -30,32 +33,35 @@ pub struct MemoryPlan {
 impl MemoryPlan {
     /// The plan for a KV cache of `context` tokens.
     pub fn new(config: &Config, context: usize, kv: Kv, limits: &MemoryLimits) -> Self {
+        let [layers_in, tables_in] = config.quantization.map_or([Format::F16; 2], |one| [one.layers(), one.tables()]);
         let (d, f, vocab) = (config.d_model as u64, config.ffn_dim as u64, config.vocab_size as u64);
         let (layers, heads, context_rows) = (config.num_layers as u64, config.heads as u64, context as u64);
         let blocks = |rows: u64| rows.next_multiple_of(BLOCK_ROWS as u64);
         let tables = if config.tie_word_embeddings { 1 } else { 2 };
-        let matrices = 2
-            * (tables * blocks(vocab) * d
-                + layers * (blocks(3 * d) * d + blocks(d) * d + blocks(f) * d + blocks(d) * f));
+        let row = |format: Format, inputs: u64| format.bytes(inputs as usize) as u64;
+        let (wide, narrow) = (row(layers_in, f), row(layers_in, d));
+        let matrices = tables * blocks(vocab) * row(tables_in, d)
+            + layers * ((blocks(3 * d) + blocks(d) + blocks(f)) * narrow + blocks(d) * wide);
         let vectors = 4 * (layers * (9 * d + f) + 2 * d);
-        let row = |values: u64, bytes: u64| context_rows.saturating_mul(values).saturating_mul(bytes);
-        let one_side = row(d, kv.bytes() as u64);
+        let of_context = |values: u64, bytes: u64| context_rows.saturating_mul(values).saturating_mul(bytes);
+        let one_side = of_context(d, kv.bytes() as u64);
         let columns = max_columns(config, context, limits) as u64;
         let logits = 4 * (MAX_LOGITS as u64).min(columns) * blocks(vocab);
-        let positions = row(d, 4);
+        let positions = of_context(d, 4);
         let scores = context_rows.div_ceil(4).saturating_mul(heads).saturating_mul(16);
         let mut unsplit = vec![
             ("positions", positions),
             ("keys or values of a layer", one_side),
             ("attention scores of one token", scores),
             ("logits", logits),
-            ("one block of a matrix", 2 * BLOCK_ROWS as u64 * f.max(d)),
+            ("one block of a matrix", BLOCK_ROWS as u64 * row(tables_in, d).max(wide).max(narrow)),
         ];
         unsplit.sort_by_key(|buffer| std::cmp::Reverse(buffer.1));
         let activations = 4 * columns * (4 * d + f);
         Self {
             context,
             weights: matrices + vectors,
+            head: blocks(vocab) * row(tables_in, d),
             kv_cache: one_side.saturating_mul(2 * layers),
             scratch: activations
                 .saturating_add(columns.saturating_mul(scores))
@@ -122,6 +128,7 @@ pub(super) fn max_columns(config: &Config, context: usize, limits: &MemoryLimits
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::quantize::Quantization;
     use proptest::prelude::*;
 
     fn published(layers: usize, d: usize) -> Config {
@@ -136,6 +143,22 @@ mod tests {
         assert!(plan.weights >= 13_302_169_600 && plan.kv_cache == 2048 * 524_288, "{plan:?}");
         assert!(plan.total() <= 15_000_000_000, "{plan:?}");
         assert_eq!(plan.blockers(&MemoryLimits::default()).len(), 0);
+    }
+
+    #[test]
+    fn quantized_models_fit_small_gpus() {
+        let limits = MemoryLimits::default();
+        for (layers, d, quantization, weights, memory) in [
+            (24, 2048, Quantization::Q8, 1_394_000_000, 2_500_000_000),
+            (24, 2048, Quantization::Q4, 868_000_000, 2_000_000_000),
+            (32, 4096, Quantization::Q8, 7_067_000_000, 12_000_000_000),
+            (32, 4096, Quantization::Q4, 4_253_000_000, 8_000_000_000),
+        ] {
+            let config = published(layers, d).quantized(Some(quantization)).unwrap();
+            let plan = MemoryPlan::new(&config, 2048, Kv::F16, &limits);
+            let close = plan.weights.abs_diff(weights) < weights / 200;
+            assert!(close && plan.total() <= memory, "{layers} layers in {quantization:?}: {plan:?}");
+        }
     }
 
     #[test]

@@ -122,6 +122,8 @@ impl Plan {
         let limits = gpu.memory_limits();
         let max_columns = max_columns(config, capacity, &limits);
         let kv = options.kv.first();
+        let stored = config;
+        let config = &stored.quantized(options.quantize)?;
         let bytes = MemoryPlan::new(config, capacity, kv, &limits).total();
         let shapes = Shapes::new(config, capacity, kv);
         let load = async || {
@@ -133,7 +135,7 @@ impl Plan {
             let gpu = &gpu;
             let most = MAX_LOGITS.min(max_columns);
             let chooser = Chooser::new(gpu, config.vocab_size, most, &activations.logits, step.state()).await?;
-            let tensors = origin.open(config).await?;
+            let tensors = origin.open(stored, options.quantize).await?;
             let mut loaded = Loaded::new(config, on_progress);
             let weights = Weights::load(gpu, config, &tensors, &mut |parameters| loaded.add(parameters)).await?;
             loaded.finish();

@@ -92,9 +92,10 @@ impl Plan {
     fn work(&self, name: &str, reads: Reads, columns: &[Column]) -> (String, u64, u64) {
         match reads {
             Reads::Little => (name.to_owned(), 0, 0),
-            Reads::Weights { rows, inputs } => {
+            Reads::Weights { rows, inputs, format } => {
                 let columns = if name == "project_logits" { 1 } else { columns.len() as u64 };
-                (format!("{name} {rows}×{inputs}"), 2 * rows * inputs, 2 * rows * inputs * columns)
+                let bytes = rows * format.bytes(inputs as usize) as u64;
+                (format!("{name} {rows}×{inputs}"), bytes, 2 * rows * inputs * columns)
             }
             Reads::Cache => {
                 let attended: u64 = columns.iter().map(|column| u64::from(column.attended())).sum();

@@ -4,6 +4,7 @@
 use crate::checkpoint::config::Config;
 use crate::checkpoint::tensor_shapes;
 use crate::error::{Error, Result};
+use crate::quantize::{self, Format, Rows};
 use half::f16;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -11,6 +12,9 @@ use std::ops::Range;
 /// The mean of a sum of four uniform bytes, and its standard deviation.
 const SUM_MEAN: i32 = 510;
 const SUM_STD: f64 = 147.801_217_857_5;
+/// Standard deviations of a uniform whole number from -127 to 127, and of one from 0 to 15.
+const BYTE_STD: f64 = 73.611_593_3;
+const NIBBLE_STD: f64 = 4.609_772_2;
 /// What a matrix's values are counted in: the least that fp16 holds.
 const UNIT: f64 = 1.0 / (1 << 24) as f64;
 
@@ -131,6 +135,45 @@ impl Random {
         }
     }
 
+    /// Rows of the matrix `name` as they could be quantized: with uniform quants and one scale for all, of the standard deviation
+    /// that the values have. To search for the scales of the values themselves would take minutes for 6B.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] when the model has no matrix of that name.
+    pub fn quantized(&self, name: &str, rows: Range<usize>, format: Format) -> Result<Rows> {
+        let Some(&[_, columns]) = self.shapes.get(name).map(Vec::as_slice) else {
+            return Err(Error::tensor(name, "is no matrix of the model"));
+        };
+        let part = self.part(name);
+        let std = f64::from(part.step) * UNIT * SUM_STD;
+        let scale = f16::from_f64(std / if format == Format::Q4 { NIBBLE_STD } else { BYTE_STD });
+        // Rounded to seven bits, so that fp16 holds 7.5 of it exactly.
+        let scale = f16::from_bits((scale.to_bits() + 8) & !15);
+        let minimum = f16::from_f32(-7.5 * scale.to_f32());
+        let row_bytes = format.row_bytes(columns);
+        let mut quants = Vec::with_capacity(rows.len() * row_bytes);
+        let groups = rows.len() * columns.div_ceil(quantize::GROUP);
+        for row in rows {
+            let key = mix(part.key ^ row as u32);
+            for column in 0..row_bytes.div_ceil(4) as u32 {
+                let word = mix(key.wrapping_add(column.wrapping_mul(0x9E37_79B9)));
+                let four = match format {
+                    // Of a pair, the first in the low half, the second is the opposite of the first.
+                    Format::Q4 if part.opposed == 1 => (word & 0x0F0F_0F0F) | ((!word << 4) & 0xF0F0_F0F0),
+                    Format::Q4 => word,
+                    _ => {
+                        let [a, b, c, d] = word.to_le_bytes().map(|byte| (byte as i8).max(-127));
+                        let four = if part.opposed == 1 { [a, -a, c, -c] } else { [a, b, c, d] };
+                        u32::from_le_bytes(four.map(|quant| quant as u8))
+                    }
+                };
+                quants.extend_from_slice(&four.to_le_bytes()[..4.min(row_bytes - 4 * column as usize)]);
+            }
+        }
+        let minima = if format == Format::Q4 { vec![minimum; groups] } else { Vec::new() };
+        Ok(Rows { format, columns, quants, scales: vec![scale; groups], minima })
+    }
+
     /// Rows of the tensor `name`; a vector is one row.
     ///
     /// # Errors
@@ -192,6 +235,29 @@ mod tests {
         assert!(moments(&last).0.abs() < 0.6 && last.iter().all(|v| (1.9..4.1).contains(&v.abs())), "{last:?}");
         assert!((moments(&random.rows("layers.0.fc1.bias", 0..1).unwrap()).1 / 0.05 - 1.0).abs() < 0.1);
         assert!(random.rows("layers.4.fc1.bias", 0..1).is_err());
+    }
+
+    #[test]
+    fn quantized_tensors_have_the_same_moments() {
+        let json =
+            r#"{"model_type":"xglm","num_layers":4,"d_model":256,"attention_heads":4,"ffn_dim":1024,"vocab_size":512}"#;
+        let random = Random::new(&Config::from_json(json).unwrap(), 3);
+        let rms = |values: &[f32]| {
+            let squares: f64 = values.iter().map(|&value| f64::from(value).powi(2)).sum();
+            (squares / values.len() as f64).sqrt()
+        };
+        for format in [Format::Q8, Format::Q4] {
+            for (name, columns) in [("layers.1.self_attn.q_proj.weight", 256), ("layers.3.fc2.weight", 1024)] {
+                let values = random.quantized(name, 0..256, format).unwrap().all_values();
+                let plain = random.rows(name, 0..256).unwrap();
+                let ratio = rms(&values) / rms(&plain);
+                assert!((ratio - 1.0).abs() < 0.02, "{name}, {format:?}: {ratio}");
+                let opposed = values.chunks(2).all(|pair| pair[0] == -pair[1]);
+                assert_eq!(opposed, name.ends_with("fc2.weight"), "{name}, {format:?}");
+                let some = random.quantized(name, 70..90, format).unwrap().all_values();
+                assert_eq!(some[..], values[70 * columns..90 * columns]);
+            }
+        }
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! The kernels of one model, compiled for its shapes, and the list of dispatches that a step is.
 
+use super::entry::{Compiler, Entry, Variant};
 use super::linear::Product;
 use super::weights::{BLOCK_ROWS, GROUP, Linear, Matrix, Norm};
 use crate::checkpoint::config::Config;
 use crate::engine::forward::{Column, Kv};
 use crate::engine::gpu::{self, Array, Binding, Gpu, Kernel, Resource, Texel, shaders};
 use crate::error::Result;
+use crate::quantize::Format;
 
 /// Most columns of a step: what the shaders' `State` holds.
 pub(super) const MOST_COLUMNS: usize = 128;
@@ -52,6 +54,7 @@ pub(super) mod at {
     pub const PARTS: u32 = 10;
     pub const WEIGHTS_WRITTEN: u32 = 15;
     pub const OVERFLOW: u32 = 16;
+    pub const SCALES: u32 = 17;
 }
 
 /// What a dispatch has to read, beside a few values for each column.
@@ -60,7 +63,7 @@ pub(super) enum Reads {
     /// Nothing that counts.
     Little,
     /// A matrix.
-    Weights { rows: u64, inputs: u64 },
+    Weights { rows: u64, inputs: u64, format: Format },
     /// Keys or values of one layer.
     Cache,
 }
@@ -75,48 +78,6 @@ struct Op {
     kernels: Vec<Kernel>,
     bindings: wgpu::BindGroup,
     grid: Grid,
-}
-
-/// A shader module, and the constants that an entry point of it is compiled with.
-type Variant<'a> = (&'a wgpu::ShaderModule, Vec<(&'static str, f64)>);
-
-/// An entry point: its layout, and its pipelines.
-#[derive(Debug)]
-struct Entry {
-    name: &'static str,
-    layout: wgpu::BindGroupLayout,
-    kernels: Vec<Kernel>,
-}
-
-/// Compiles entry points and says how many pipelines are done.
-struct Compiler<'a> {
-    gpu: &'a Gpu,
-    done: u64,
-    on_compiled: &'a mut dyn FnMut(u64),
-}
-
-impl Compiler<'_> {
-    async fn module(&self, source: gpu::Source) -> Result<wgpu::ShaderModule> {
-        self.gpu.compiling(source.name, || source.module(self.gpu)).await
-    }
-
-    async fn entry(
-        &mut self,
-        name: &'static str,
-        bindings: &[(u32, Binding)],
-        variants: &[Variant<'_>],
-    ) -> Result<Entry> {
-        let gpu = self.gpu;
-        let layout = gpu::layout(gpu, name, bindings);
-        let mut kernels = Vec::with_capacity(variants.len());
-        for (module, constants) in variants {
-            let module = *module;
-            kernels.push(gpu.compiling(name, || Kernel::new(gpu, module, name, &layout, constants)).await?);
-            self.done += 1;
-            (self.on_compiled)(self.done);
-        }
-        Ok(Entry { name, layout, kernels })
-    }
 }
 
 /// What the shaders call `State`.
@@ -142,10 +103,13 @@ pub(crate) struct Shapes {
     /// Rows of the KV cache.
     pub capacity: usize,
     pub kv: Kv,
+    /// How the matrices of the layers are stored, and the tables.
+    pub formats: [Format; 2],
 }
 
 impl Shapes {
     pub fn new(config: &Config, capacity: usize, kv: Kv) -> Self {
+        let formats = config.quantization.map_or([Format::F16; 2], |one| [one.layers(), one.tables()]);
         let embed_scale = if config.scale_embedding { (config.d_model as f64).sqrt() } else { 1.0 };
         Self {
             d_model: config.d_model,
@@ -155,6 +119,7 @@ impl Shapes {
             embed_scale,
             capacity,
             kv,
+            formats,
         }
     }
 
@@ -246,38 +211,34 @@ impl Step {
         let to_output = [weights, input, output, state, matrix, bias];
         let to_residual = [weights, input, state, matrix, bias, y];
         let to_logits = [weights, input, state, matrix, y];
-        let mut compiler = Compiler { gpu, done: 0, on_compiled };
-        let embed_module = compiler.module(shaders::EMBED).await?;
-        let norm_module = compiler.module(norm_source).await?;
-        let scores_module = compiler.module(shaders::ATTENTION_SCORES).await?;
-        let values_module = compiler.module(shaders::ATTENTION_VALUES).await?;
-        let mut linear_modules: Vec<wgpu::ShaderModule> = Vec::with_capacity(products.len());
-        for (i, product) in products.iter().enumerate() {
-            match products[..i].iter().position(|before| before.source().name == product.source().name) {
-                Some(before) => linear_modules.push(linear_modules[before].clone()),
-                None => linear_modules.push(compiler.module(product.source()).await?),
-            }
-        }
-        let linear = |extra: &[(&'static str, f64)]| -> Vec<Variant<'_>> {
-            let variant = |(product, module): (&Product, _)| {
-                let mut constants = product.constants(&tuning, &shapes.inputs);
+        let linear = |format: Format, extra: &[(&'static str, f64)]| -> Vec<Variant> {
+            let variant = |product: &Product| {
+                let mut constants = product.constants(&tuning, &shapes.inputs, format);
                 constants.extend_from_slice(extra);
-                (module, constants)
+                (product.source(), constants)
             };
-            products.iter().zip(&linear_modules).map(variant).collect()
+            products.iter().map(variant).collect()
         };
+        let [layers, tables] = shapes.formats;
+        // What reads no matrix.
+        let plain = Format::F16;
+        let mut compiler = Compiler::new(gpu, on_compiled);
         Ok(Self {
             state: gpu.uniform("state", &bytemuck::Zeroable::zeroed() as &State)?,
             overflow: gpu.storage("overflow", OVERFLOW_BYTES)?,
-            embed: compiler.entry("embed", &embed, &[(&embed_module, scale)]).await?,
-            norm: compiler.entry("layer_norm", &normed, &[(&norm_module, norm(false))]).await?,
-            norm_last: compiler.entry("layer_norm", &normed, &[(&norm_module, norm(true))]).await?,
-            qkv: compiler.entry("project_qkv", &to_cache, &linear(&qkv)).await?,
-            scores: compiler.entry("attention_scores", &to_scores, &[(&scores_module, scores)]).await?,
-            values: compiler.entry("attention_values", &to_mixed, &[(&values_module, values)]).await?,
-            residual: compiler.entry("project_residual", &to_residual, &linear(&[])).await?,
-            gelu: compiler.entry("project_gelu", &to_output, &linear(&[])).await?,
-            logits: compiler.entry("project_logits", &to_logits, &linear(&[])).await?,
+            embed: compiler.entry(tables, "embed", &embed, &[(shaders::EMBED, scale)]).await?,
+            norm: compiler.entry(plain, "layer_norm", &normed, &[(norm_source, norm(false))]).await?,
+            norm_last: compiler.entry(plain, "layer_norm", &normed, &[(norm_source, norm(true))]).await?,
+            qkv: compiler.entry(layers, "project_qkv", &to_cache, &linear(layers, &qkv)).await?,
+            scores: compiler
+                .entry(plain, "attention_scores", &to_scores, &[(shaders::ATTENTION_SCORES, scores)])
+                .await?,
+            values: compiler
+                .entry(plain, "attention_values", &to_mixed, &[(shaders::ATTENTION_VALUES, values)])
+                .await?,
+            residual: compiler.entry(layers, "project_residual", &to_residual, &linear(layers, &[])).await?,
+            gelu: compiler.entry(layers, "project_gelu", &to_output, &linear(layers, &[])).await?,
+            logits: compiler.entry(tables, "project_logits", &to_logits, &linear(tables, &[])).await?,
             products,
             ops: Vec::new(),
             gpu: gpu.clone(),
@@ -308,10 +269,10 @@ impl Step {
         resources: &[(u32, Resource<'_>)],
     ) {
         for slice in &matrix.slices {
-            let mut all = vec![(at::WEIGHTS, (&slice.weights).into()), (at::MATRIX, (&slice.dimensions).into())];
+            let mut all = slice.resources();
             all.extend_from_slice(resources);
             let (rows, inputs) = (u64::from(slice.blocks) * BLOCK_ROWS as u64, u64::from(matrix.groups) * GROUP as u64);
-            self.add(entry, grid(slice.blocks), Reads::Weights { rows, inputs }, &all);
+            self.add(entry, grid(slice.blocks), Reads::Weights { rows, inputs, format: matrix.format }, &all);
         }
     }
 
@@ -319,12 +280,8 @@ impl Step {
     pub fn embed(&mut self, embedding: &Matrix, positions: &wgpu::Buffer, x: &wgpu::Buffer) {
         let grid = Grid::Columns(embedding.groups.div_ceil(EMBED_THREADS));
         for slice in &embedding.slices {
-            let resources = [
-                (at::WEIGHTS, (&slice.weights).into()),
-                (at::MATRIX, (&slice.dimensions).into()),
-                (at::POSITIONS, positions.into()),
-                (at::X, x.into()),
-            ];
+            let mut resources = slice.resources();
+            resources.extend([(at::POSITIONS, positions.into()), (at::X, x.into())]);
             self.add(|step| &step.embed, grid, Reads::Little, &resources);
         }
     }

@@ -1,19 +1,23 @@
 //! Tensors → GPU buffers: those of a checkpoint a few rows at a time, random ones where they belong.
 
+use super::packing::{pack_rows, pack_scales};
 use super::random_weights::{Maker, Parts};
+use super::step::at;
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::config::Config;
-use crate::engine::gpu::{Array, Gpu, SETTLE_BYTES};
+use crate::engine::gpu::{Array, Gpu, Resource, SETTLE_BYTES};
 use crate::engine::random::Random;
-use crate::engine::tensors::Tensors;
+use crate::engine::tensors::{TensorSource, Tensors};
 use crate::error::{Error, Result};
+use crate::quantize::{self, Format, Quantization, Rows};
 use half::f16;
+use std::ops::Range;
 
 /// Rows of a block of the weight layout: see linear.wgsl.
 pub(crate) const BLOCK_ROWS: usize = 64;
 /// Inputs that lie together, 16 bytes of fp16.
 pub(crate) const GROUP: usize = 8;
-/// Bytes of fp16 packed and uploaded at a time.
+/// Bytes packed and uploaded at a time.
 const CHUNK_BYTES: usize = 4 << 20;
 
 /// What linear_outputs.wgsl and embed.wgsl call `Matrix`.
@@ -31,12 +35,23 @@ pub(super) struct Dimensions {
 /// Some rows of a matrix in an array of their own, as large as one binding may be.
 #[derive(Debug)]
 pub(crate) struct Slice {
-    /// fp16 in blocks of 64 rows.
+    /// In blocks of 64 rows: see weights_in_*.wgsl.
     pub weights: Array,
+    /// Where they are quantized.
+    scales: Option<Array>,
     /// The `Matrix` uniform of the kernels.
     pub dimensions: wgpu::Buffer,
     /// Blocks of 64 rows, the last one padded with zeros.
     pub blocks: u32,
+}
+
+impl Slice {
+    /// What every kernel that reads it binds.
+    pub fn resources(&self) -> Vec<(u32, Resource<'_>)> {
+        let scales = self.scales.iter().map(|scales| (at::SCALES, scales.into()));
+        let own = [(at::WEIGHTS, (&self.weights).into()), (at::MATRIX, (&self.dimensions).into())];
+        own.into_iter().chain(scales).collect()
+    }
 }
 
 /// A weight matrix [rows, inputs] on the GPU.
@@ -45,6 +60,7 @@ pub(crate) struct Matrix {
     pub slices: Vec<Slice>,
     /// Inputs / 8.
     pub groups: u32,
+    pub format: Format,
 }
 
 /// One or more tensors [rows, inputs] that become one matrix, stacked by rows.
@@ -109,11 +125,23 @@ impl Weights {
     /// cannot hold, and what reading the checkpoint reports.
     pub async fn load(gpu: &Gpu, config: &Config, tensors: &Tensors, loaded: &mut dyn FnMut(u64)) -> Result<Self> {
         let (d, f) = (config.d_model, config.ffn_dim);
-        let fill = match tensors {
-            Tensors::Stored(checkpoint) => Fill::Upload(checkpoint),
-            Tensors::Random(random) => Fill::Make(random, Maker::new(gpu).await?),
+        let fill = match (&tensors.source, tensors.quantization) {
+            (_, Some(quantization)) => Fill::Quantize(quantization),
+            (TensorSource::Stored(checkpoint), None) => Fill::Upload(checkpoint),
+            (TensorSource::Random(random), None) => Fill::Make(random, Maker::new(gpu).await?),
         };
-        let mut upload = Uploader { gpu, tensors, fill, loaded, halves: Vec::new(), unsettled: 0, rank: 0 };
+        let mut upload = Uploader {
+            gpu,
+            tensors,
+            fill,
+            loaded,
+            halves: Vec::new(),
+            quants: Vec::new(),
+            scales: Vec::new(),
+            minima: Vec::new(),
+            unsettled: 0,
+            rank: 0,
+        };
         let stride = config.vocab_size.next_multiple_of(BLOCK_ROWS);
         let names = ["embed_tokens.weight", config.head_name()].map(str::to_owned);
         let table = |i: usize| Stack { names: &names[i..=i], rows_each: config.vocab_size, inputs: d, stride };
@@ -151,6 +179,7 @@ pub(super) fn rank(layer: usize, layers: usize) -> u32 {
 
 /// Where matrices come from.
 enum Fill<'a> {
+    Quantize(Quantization),
     Upload(&'a Checkpoint),
     Make(&'a Random, Maker),
 }
@@ -162,8 +191,11 @@ struct Uploader<'a> {
     fill: Fill<'a>,
     /// Told how many parameters were loaded.
     loaded: &'a mut dyn FnMut(u64),
-    /// Rows on their way, row-major.
+    /// Rows on their way, row-major: in fp16, or quantized, with their scales and minima.
     halves: Vec<f16>,
+    quants: Vec<u8>,
+    scales: Vec<f16>,
+    minima: Vec<f16>,
     /// That of the layer at hand.
     rank: u32,
     /// Bytes written or made since the GPU was last waited for, and gave its staging memory back.
@@ -187,8 +219,8 @@ impl Uploader<'_> {
     /// The matrix of `stack`, in as few buffers as the binding limit allows.
     async fn matrix(&mut self, stack: &Stack<'_>) -> Result<Matrix> {
         let rows = stack.rows();
-        let row_bytes = (stack.inputs * 2) as u64;
-        let block_bytes = row_bytes * BLOCK_ROWS as u64;
+        let format = self.tensors.format(&stack.names[0]);
+        let block_bytes = (format.row_bytes(stack.inputs) * BLOCK_ROWS) as u64;
         let blocks_per_slice = self.gpu.max_words_bytes() / block_bytes;
         if blocks_per_slice == 0 {
             let what = format!("{} (one block of {BLOCK_ROWS} rows, a binding, bytes)", stack.names[0]);
@@ -198,54 +230,68 @@ impl Uploader<'_> {
         let mut slices = Vec::new();
         for first_row in (0..rows).step_by(rows_per_slice) {
             let slice_rows = rows_per_slice.min(rows - first_row);
-            slices.push(self.slice(stack, first_row, slice_rows).await?);
+            slices.push(self.slice(stack, format, first_row, slice_rows).await?);
         }
         (self.loaded)((rows * stack.inputs) as u64);
-        Ok(Matrix { slices, groups: (stack.inputs / GROUP) as u32 })
+        Ok(Matrix { slices, groups: (stack.inputs / GROUP) as u32, format })
     }
 
-    async fn slice(&mut self, stack: &Stack<'_>, first_row: usize, rows: usize) -> Result<Slice> {
+    async fn slice(&mut self, stack: &Stack<'_>, format: Format, first_row: usize, rows: usize) -> Result<Slice> {
         let name = &stack.names[0];
         let groups = (stack.inputs / GROUP) as u32;
         let (first_row_of_slice, stride) = (first_row as u32, stack.stride as u32);
         let (rank, spare) = (self.rank, [0; 3]);
         let dimensions = Dimensions { groups, rows: rows as u32, first_row: first_row_of_slice, stride, rank, spare };
         let blocks = rows.div_ceil(BLOCK_ROWS);
-        let bytes = (blocks * BLOCK_ROWS * stack.inputs * 2) as u64;
+        let all_rows = blocks * BLOCK_ROWS;
+        let bytes = (all_rows * format.row_bytes(stack.inputs)) as u64;
+        let scales = match all_rows * format.row_scales(stack.inputs) * 2 {
+            0 => None,
+            bytes => Some(self.gpu.words(name, bytes as u64)?),
+        };
         let weights = self.gpu.words(name, bytes)?;
-        let slice = Slice { weights, dimensions: self.gpu.uniform(name, &dimensions)?, blocks: blocks as u32 };
+        let dimensions = self.gpu.uniform(name, &dimensions)?;
+        let slice = Slice { weights, scales, dimensions, blocks: blocks as u32 };
         match &self.fill {
-            &Fill::Upload(checkpoint) => self.upload(checkpoint, stack, first_row, rows, &slice.weights).await?,
             Fill::Make(random, maker) => {
                 let parts = stack.names.iter().map(|name| random.part(name));
                 maker.make(self.gpu, &slice, groups, &Parts::new(parts, stack.rows_each))?;
                 self.sent(bytes).await?;
             }
+            Fill::Upload(_) | Fill::Quantize(_) => self.upload(stack, format, first_row, rows, &slice).await?,
         }
         Ok(slice)
     }
 
-    /// Reads `rows` rows of the stack from `first_row` on, and writes them to `weights`.
+    /// Reads `rows` rows of the stack from `first_row` on, and writes them to `slice`.
     async fn upload(
         &mut self,
-        checkpoint: &Checkpoint,
         stack: &Stack<'_>,
+        format: Format,
         first_row: usize,
         rows: usize,
-        weights: &Array,
+        slice: &Slice,
     ) -> Result<()> {
-        let blocks = rows.div_ceil(BLOCK_ROWS);
-        let block_bytes = BLOCK_ROWS * stack.inputs * 2;
-        // Whole rows of a texture are written at once.
-        let step = lcm(block_bytes, self.gpu.words_row_bytes() as usize) / block_bytes;
+        let block_bytes = BLOCK_ROWS * format.row_bytes(stack.inputs);
+        let scale_bytes = BLOCK_ROWS * format.row_scales(stack.inputs) * 2;
+        // Whole rows of a texture are written at once, of the weights and of the scales.
+        let texture_row = self.gpu.words_row_bytes() as usize;
+        let step = |bytes: usize| lcm(bytes, texture_row).checked_div(bytes).unwrap_or(1);
+        let step = lcm(step(block_bytes), step(scale_bytes));
         let blocks_at_once = (CHUNK_BYTES / block_bytes).max(1).next_multiple_of(step);
-        for block in (0..blocks).step_by(blocks_at_once) {
-            let start = block * BLOCK_ROWS;
-            let end = ((block + blocks_at_once) * BLOCK_ROWS).min(rows);
-            self.read(checkpoint, stack, first_row + start, end - start).await?;
-            let bytes = ((end - start).div_ceil(BLOCK_ROWS) * block_bytes) as u64;
-            let at = (block * block_bytes) as u64;
-            self.gpu.write_words(weights, at, bytes, |put| pack(&self.halves, stack.inputs, put))?;
+        for start in (0..rows).step_by(blocks_at_once * BLOCK_ROWS) {
+            let end = (start + blocks_at_once * BLOCK_ROWS).min(rows);
+            self.read(stack, first_row + start..first_row + end).await?;
+            let (block, blocks) = (start / BLOCK_ROWS, (end - start).div_ceil(BLOCK_ROWS));
+            let (at, bytes) = ((block * block_bytes) as u64, (blocks * block_bytes) as u64);
+            let row_bytes = format.row_bytes(stack.inputs);
+            let rows = if format == Format::F16 { bytemuck::cast_slice(&self.halves) } else { &self.quants[..] };
+            self.gpu.write_words(&slice.weights, at, bytes, |put| pack_rows(format, rows, row_bytes, put))?;
+            if let Some(scales) = &slice.scales {
+                let (at, bytes) = ((block * scale_bytes) as u64, (blocks * scale_bytes) as u64);
+                let groups = stack.inputs.div_ceil(quantize::GROUP);
+                self.gpu.write_words(scales, at, bytes, |put| pack_scales(&self.scales, &self.minima, groups, put))?;
+            }
             self.sent(bytes).await?;
         }
         Ok(())
@@ -260,15 +306,35 @@ impl Uploader<'_> {
         Ok(())
     }
 
-    /// Reads `rows` rows of the stack from `first` on.
-    async fn read(&mut self, checkpoint: &Checkpoint, stack: &Stack<'_>, first: usize, rows: usize) -> Result<()> {
-        self.halves.resize(rows * stack.inputs, f16::ZERO);
-        let mut row = first;
-        while row < first + rows {
+    /// Reads `rows` of the stack.
+    async fn read(&mut self, stack: &Stack<'_>, rows: Range<usize>) -> Result<()> {
+        self.halves.clear();
+        self.quants.clear();
+        self.scales.clear();
+        self.minima.clear();
+        let mut row = rows.start;
+        while row < rows.end {
             let (part, start) = (row / stack.rows_each, row % stack.rows_each);
-            let end = stack.rows_each.min(start + first + rows - row);
-            let to = (row - first) * stack.inputs..(row - first + end - start) * stack.inputs;
-            checkpoint.read_halves(&stack.names[part], start..end, &mut self.halves[to]).await?;
+            let end = stack.rows_each.min(start + rows.end - row);
+            let name = &stack.names[part];
+            match self.fill {
+                Fill::Quantize(quantization) => {
+                    for first in (start..end).step_by(BLOCK_ROWS) {
+                        let some = first..end.min(first + BLOCK_ROWS);
+                        let Rows { quants, scales, minima, .. } =
+                            self.tensors.quantized(name, some, quantization).await?;
+                        self.quants.extend_from_slice(&quants);
+                        self.scales.extend_from_slice(&scales);
+                        self.minima.extend_from_slice(&minima);
+                    }
+                }
+                Fill::Upload(checkpoint) => {
+                    let at = self.halves.len();
+                    self.halves.resize(at + (end - start) * stack.inputs, f16::ZERO);
+                    checkpoint.read_halves(name, start..end, &mut self.halves[at..]).await?;
+                }
+                Fill::Make(..) => {}
+            }
             row += end - start;
         }
         Ok(())
@@ -285,41 +351,10 @@ impl Uploader<'_> {
     }
 }
 
-/// Where a row of a block lies among the 64.
-fn slot(row: usize) -> usize {
-    row % 8 * (BLOCK_ROWS / 8) + row / 8
-}
-
 fn lcm(a: usize, b: usize) -> usize {
     let (mut x, mut y) = (a, b);
     while y > 0 {
         (x, y) = (y, x % y);
     }
     a / x * b
-}
-
-/// Groups of inputs that are packed together: a cache line of every row.
-const TILE_GROUPS: usize = 4;
-
-/// Row-major rows → the layout of linear.wgsl: blocks of 64 rows; in each, for every group of 8 inputs, the rows in the order
-/// 0, 8, … 56, 1, 9 and so on; rows that are missing from the last block are 0. `put` takes bytes and where they go.
-fn pack(rows: &[f16], inputs: usize, put: &mut dyn FnMut(usize, &[u8])) {
-    let groups = inputs / GROUP;
-    let group_values = BLOCK_ROWS * GROUP;
-    for (block, rows) in rows.chunks(BLOCK_ROWS * inputs).enumerate() {
-        for first in (0..groups).step_by(TILE_GROUPS) {
-            let count = TILE_GROUPS.min(groups - first);
-            let mut tile = [f16::ZERO; TILE_GROUPS * BLOCK_ROWS * GROUP];
-            for (row, values) in rows.chunks_exact(inputs).enumerate() {
-                let slot = slot(row);
-                let values = &values[first * GROUP..(first + count) * GROUP];
-                for (group, values) in values.chunks_exact(GROUP).enumerate() {
-                    let at = group * group_values + slot * GROUP;
-                    tile[at..at + GROUP].copy_from_slice(values);
-                }
-            }
-            let at = (block * groups + first) * group_values * size_of::<f16>();
-            put(at, bytemuck::cast_slice(&tile[..count * group_values]));
-        }
-    }
 }

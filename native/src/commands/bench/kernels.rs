@@ -8,7 +8,7 @@ use crate::Global;
 use crate::cli::{self, Shape};
 use crate::engine::{self, Origin};
 use crate::failure::Result;
-use incoder::{Cancel, Device, LoadOptions, Session};
+use incoder::{Cancel, Device, LoadOptions, Quantization, Session};
 
 /// Tokens of context: the kernels of attention are timed after [`DEPTH`] others.
 const CONTEXT: usize = 1024;
@@ -26,7 +26,8 @@ pub fn open(args: &cli::Bench, shape: Shape, cancel: &Cancel, global: &Global) -
     config.num_layers = 1;
     let origin = Origin::Random(&config);
     let device = super::choose(args, false, global)?;
-    let options = LoadOptions { context: Some(CONTEXT), kv: args.kv.into(), warm_up: false };
+    let quantize = args.quantize.map(Quantization::from);
+    let options = LoadOptions { context: Some(CONTEXT), kv: args.kv.into(), quantize, ..Default::default() };
     let name = format!("one layer of {}, random weights", shape.name());
     let (mut setting, mut session) = super::load(args, name, origin, &device, &options, global)?;
     let small = LoadOptions { context: Some(CHECKED), ..options };
@@ -37,7 +38,8 @@ pub fn open(args: &cli::Bench, shape: Shape, cancel: &Cancel, global: &Global) -
         return Err(incoder::Error::Tensor { name: "logits".to_owned(), problem: told }.into());
     }
     setting.reference_error = Some(error);
-    let work = Work::new(session.config(), setting.weight_bytes, options.kv, session.prefill_chunk());
+    let work =
+        Work::new(session.config(), [setting.weight_bytes, setting.head_bytes], options.kv, session.prefill_chunk());
     Ok((setting, Bench::new(session, work, cancel)?))
 }
 

@@ -15,7 +15,7 @@ use crate::terminal::{Interrupt, Output, Steps, note};
 use crate::{Global, cli, model_folder, report};
 use clap::ValueEnum as _;
 use incoder::gpu::{AdapterSpeed, ReadRate};
-use incoder::{Cancel, Device, LoadOptions, MemoryLimits, MemoryPlan, Session};
+use incoder::{Cancel, Device, LoadOptions, MemoryLimits, MemoryPlan, Quantization, Session};
 use job::{Bench, Job};
 use profile::Profile;
 use serde::Serialize;
@@ -60,8 +60,12 @@ fn repeated<T>(repetitions: usize, done: &mut dyn FnMut(), mut once: impl FnMut(
 struct Setting {
     model: String,
     parameters: u64,
-    /// As they lie on a GPU, in fp16.
+    /// As they lie on a GPU.
     weight_bytes: u64,
+    /// Of them, those of the head.
+    #[serde(skip)]
+    head_bytes: u64,
+    weights: &'static str,
     kv: &'static str,
     context_tokens: usize,
     repetitions: usize,
@@ -202,7 +206,8 @@ fn jobs(args: &cli::Bench) -> Result<Vec<Box<dyn Measurement>>> {
 
 /// Opens the device, measures what it can do while its memory is free, and loads the model.
 fn open(args: &cli::Bench, cancel: &Cancel, global: &Global) -> Result<(Setting, Bench)> {
-    let options = LoadOptions { context: args.ctx_size.filter(|&size| size > 0), kv: args.kv.into(), warm_up: false };
+    let (context, quantize) = (args.ctx_size.filter(|&size| size > 0), args.quantize.map(Quantization::from));
+    let options = LoadOptions { context, kv: args.kv.into(), quantize, ..Default::default() };
     let (setting, session) = if let Some(shape) = args.shape {
         let (model, config) = (format!("{}, random weights", shape.name()), shape.config()?);
         load(args, model, Origin::Random(&config), &choose(args, false, global)?, &options, global)?
@@ -215,7 +220,7 @@ fn open(args: &cli::Bench, cancel: &Cancel, global: &Global) -> Result<(Setting,
         load(args, model, Origin::Folder(folder.as_ref()), &device, &options, global)?
     };
     let config = session.config().clone();
-    let work = Work::new(&config, setting.weight_bytes, options.kv, session.prefill_chunk());
+    let work = Work::new(&config, [setting.weight_bytes, setting.head_bytes], options.kv, session.prefill_chunk());
     Ok((setting, Bench::new(session, work, cancel)?))
 }
 
@@ -254,6 +259,8 @@ fn load(
         model,
         parameters: config.parameters(),
         weight_bytes: plan.weights,
+        head_bytes: plan.head,
+        weights: config.quantization.map_or("fp16", Quantization::name),
         kv: args.kv.name(),
         context_tokens: session.capacity(),
         repetitions: args.repetitions,
@@ -287,11 +294,12 @@ impl From<AdapterSpeed> for Limit {
 impl Setting {
     /// What stands above a table for people, as a list in Markdown.
     fn for_people(&self) -> String {
-        let Self { model, parameters, weight_bytes, kv, context_tokens, repetitions, device, limit, reference_error } =
-            self;
-        let (millions, weights) = (*parameters as f64 / 1e6, size(*weight_bytes));
+        let Self {
+            model, parameters, weights, kv, context_tokens, repetitions, device, limit, reference_error, ..
+        } = self;
+        let (millions, bytes) = (*parameters as f64 / 1e6, size(self.weight_bytes));
         let mut text = format!(
-            "- model: {model}; {millions:.1}M parameters, {weights}; KV cache {kv}, {context_tokens} tokens\n\
+            "- model: {model}; {millions:.1}M parameters, {bytes} in {weights}; KV cache {kv}, {context_tokens} tokens\n\
              - device: {} ({}, {})\n",
             device.name, device.backend, device.kind
         );

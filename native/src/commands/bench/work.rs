@@ -6,6 +6,8 @@ use incoder::{Config, Kv};
 pub struct Work {
     /// Bytes of all weights; a step whose logits are read reads each once.
     weight_bytes: u64,
+    /// Of them, those of the head.
+    head_bytes: u64,
     /// Most tokens of one step of a prefill.
     chunk: usize,
     /// Bytes of the keys and values of one token in every layer.
@@ -19,10 +21,11 @@ pub struct Work {
 }
 
 impl Work {
-    pub fn new(config: &Config, weight_bytes: u64, kv: Kv, chunk: usize) -> Self {
+    pub fn new(config: &Config, [weight_bytes, head_bytes]: [u64; 2], kv: Kv, chunk: usize) -> Self {
         let (d, f, layers) = (config.d_model as u64, config.ffn_dim as u64, config.num_layers as u64);
         Self {
             weight_bytes,
+            head_bytes,
             chunk,
             kv_bytes: config.kv_bytes_per_token(kv.bytes()),
             layer_parameters: layers * (4 * d * d + 2 * d * f),
@@ -41,8 +44,7 @@ impl Work {
     /// step's last.
     pub fn prefill_bytes(&self, context: usize, prompt: usize) -> f64 {
         let steps = prompt.div_ceil(self.chunk);
-        // fp16.
-        let layer_bytes = self.weight_bytes - 2 * self.head_parameters;
+        let layer_bytes = self.weight_bytes - self.head_bytes;
         let weights = self.weight_bytes + (steps as u64 - 1) * layer_bytes;
         let rows: usize = (1..=steps).map(|step| context + prompt.min(step * self.chunk)).sum();
         weights as f64 + rows as f64 * self.kv_bytes as f64
@@ -70,7 +72,7 @@ mod tests {
     fn counts_what_a_step_needs() {
         let sizes = r#""num_layers":2,"d_model":64,"attention_heads":4,"ffn_dim":256,"vocab_size":512"#;
         let config = Config::from_json(&format!("{{\"model_type\":\"xglm\",{sizes}}}")).unwrap();
-        let work = Work::new(&config, 1_000_000, Kv::F16, 8);
+        let work = Work::new(&config, [1_000_000, 2 * 512 * 64], Kv::F16, 8);
         // Each token adds 2 layers × 64 values × 2 bytes, for keys and for values.
         assert_eq!(work.decode_bytes(10, 2), 2_000_000.0 + (11.0 + 12.0) * 512.0);
         // One token is a step whoever asks for it; 20 are three of 8, 8 and 4, and the head is read once.

@@ -112,7 +112,7 @@ fn rows_follow_the_strides() {
     let file = source(std::fs::read(folder().join("views.bin")).unwrap());
     let tensors: std::collections::BTreeMap<_, _> =
         block_on(read_tensors(file.as_ref(), 0)).unwrap().into_iter().collect();
-    let checkpoint = Checkpoint { sources: vec![file], tensors };
+    let checkpoint = Checkpoint { sources: vec![file], tensors, shapes: Default::default(), quantization: None };
     let expected = expected();
     for (name, wanted) in expected["valid"]["views.bin"]["tensors"].as_object().unwrap() {
         let shape: Vec<usize> = serde_json::from_value(wanted["shape"].clone()).unwrap();

@@ -54,7 +54,7 @@ impl<'a> Kernels<'a> {
     pub async fn new(gpu: &'a Gpu, config: &'a Config, tensors: &Tensors, capacity: usize, kv: Kv) -> Result<Self> {
         let reference = Reference::load(config, tensors, capacity, kv, &mut |_| {}).await?;
         let weights = Weights::load(gpu, config, tensors, &mut |_| {}).await?;
-        let shapes = Shapes::new(config, capacity, kv);
+        let shapes = Shapes::new(&tensors.config(config), capacity, kv);
         let step = Step::new(gpu, shapes.clone(), &mut |_| ()).await?;
         Ok(Self { gpu, config, reference, weights, shapes, step })
     }

@@ -79,7 +79,7 @@ impl Gpu {
     /// [`Error::DeviceLost`] when the device is lost.
     pub async fn check_kernels(&self, config: &Config, kv: Kv) -> Result<Vec<KernelCheck>> {
         let layer = Config { num_layers: 1, ..config.clone() };
-        let tensors = Origin::Random { seed: SEED }.open(&layer).await?;
+        let tensors = Origin::Random { seed: SEED }.open(&layer, None).await?;
         let mut kernels = Kernels::new(self, &layer, &tensors, CAPACITY, kv.first()).await?;
         let mut checks = Vec::new();
         let tiled_from = self.tuning().tiled_from as usize;

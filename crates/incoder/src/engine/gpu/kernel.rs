@@ -2,6 +2,7 @@
 
 use super::array::{Array, Arrays, Texel};
 use super::{Gpu, shaders};
+use crate::quantize::Format;
 
 /// A shader file.
 #[derive(Debug, Clone, Copy)]
@@ -82,8 +83,13 @@ pub(crate) struct Kernel {
 }
 
 impl Source {
-    /// The compiled module.
+    /// The compiled module; where it reads a matrix, one in fp16.
     pub fn module(&self, gpu: &Gpu) -> wgpu::ShaderModule {
+        self.module_for(gpu, Format::F16)
+    }
+
+    /// The compiled module for matrices in `format`.
+    pub fn module_for(&self, gpu: &Gpu, format: Format) -> wgpu::ShaderModule {
         let arrays = match gpu.tuning().arrays {
             Arrays::Buffers => shaders::ARRAYS_IN_BUFFERS,
             Arrays::Textures => shaders::ARRAYS_IN_TEXTURES,
@@ -91,9 +97,14 @@ impl Source {
         };
         let together = gpu.tuning().together;
         let inputs = if together { shaders::INPUTS_READ_TOGETHER } else { shaders::INPUTS_READ_ALONE };
+        let weights = match format {
+            Format::F16 => shaders::WEIGHTS_IN_FP16,
+            Format::Q8 => shaders::WEIGHTS_IN_Q8,
+            Format::Q4 => shaders::WEIGHTS_IN_Q4,
+        };
         let outputs = if self.multiplies { shaders::LINEAR_OUTPUTS } else { "" };
         let before = match self.model {
-            true => [arrays, shaders::STEP, shaders::OCTETS, inputs, outputs].join("\n"),
+            true => [arrays, shaders::STEP, shaders::OCTETS, inputs, weights, outputs].join("\n"),
             false => String::new(),
         };
         // Browsers require the directive that naga does not know.

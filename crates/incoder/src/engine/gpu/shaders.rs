@@ -36,6 +36,12 @@ pub(super) const INPUTS_READ_TOGETHER: &str = include_str!("../../../../../shade
 
 /// Goes before the kernels that multiply: what becomes of a sum.
 pub(super) const LINEAR_OUTPUTS: &str = include_str!("../../../../../shaders/linear_outputs.wgsl");
+/// Goes before every kernel of the model, too: what a matrix consists of.
+pub(super) const WEIGHTS_IN_FP16: &str = include_str!("../../../../../shaders/weights_in_fp16.wgsl");
+/// Its second form.
+pub(super) const WEIGHTS_IN_Q8: &str = include_str!("../../../../../shaders/weights_in_q8.wgsl");
+/// Its third form.
+pub(super) const WEIGHTS_IN_Q4: &str = include_str!("../../../../../shaders/weights_in_q4.wgsl");
 
 pub(crate) const EMBED: Source = shader!("embed", model: true, subgroups: false);
 pub(crate) const LAYER_NORM: Source = shader!("layer_norm", model: true, subgroups: false);
