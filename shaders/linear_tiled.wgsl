@@ -51,10 +51,10 @@ fn load_weights(block: u32, group: u32, task: u32) {
     let part = task / QUADS;
     // Beyond the last input, where all inputs are 0, the last weights are repeated.
     let at = min(group + part, matrix.groups - 1u);
-    let row0 = octet_at(block, matrix.groups, at, quad * 4u);
-    let row1 = octet_at(block, matrix.groups, at, quad * 4u + 1u);
-    let row2 = octet_at(block, matrix.groups, at, quad * 4u + 2u);
-    let row3 = octet_at(block, matrix.groups, at, quad * 4u + 3u);
+    let row0 = row_at(block, matrix.groups, at, quad * 4u);
+    let row1 = row_at(block, matrix.groups, at, quad * 4u + 1u);
+    let row2 = row_at(block, matrix.groups, at, quad * 4u + 2u);
+    let row3 = row_at(block, matrix.groups, at, quad * 4u + 3u);
     let to = part * 8u * QUADS + quad % 2u * 8u + quad / 2u;
     weight_tile[to] = vec4(row0.low.x, row1.low.x, row2.low.x, row3.low.x);
     weight_tile[to + QUADS] = vec4(row0.low.y, row1.low.y, row2.low.y, row3.low.y);

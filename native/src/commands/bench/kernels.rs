@@ -14,7 +14,7 @@ use incoder::{Cancel, Device, LoadOptions, Quantization, Session};
 const CONTEXT: usize = 1024;
 const DEPTH: usize = 512;
 /// Tokens of a step: those that have kernels of their own, and more.
-const STEPS: [usize; 5] = [1, 2, 4, 8, 32];
+const STEPS: [usize; 6] = [1, 2, 4, 8, 32, 128];
 /// Tokens whose logits are compared with the reference's: a tile of 8, and one of a single token.
 const CHECKED: usize = 9;
 /// The most that they may differ, of the largest: single precision in another order, through one layer.
