@@ -13,6 +13,7 @@ mod memory;
 mod model;
 mod random;
 mod sampling;
+mod slots;
 mod support;
 mod tokenizer;
 mod window;

@@ -78,6 +78,10 @@ struct Op {
     grid: Grid,
 }
 
+/// The dispatches of a step for one KV cache, which lives as long as they do.
+#[derive(Debug, Default)]
+pub(super) struct Dispatches(Vec<Op>);
+
 /// An entry point: its layout, and its pipelines.
 #[derive(Debug)]
 struct Entry {
@@ -302,6 +306,16 @@ impl Step {
     /// Forgets the dispatches and keeps the kernels.
     pub fn clear(&mut self) {
         self.ops.clear();
+    }
+
+    /// Whether there are no dispatches.
+    pub fn is_empty(&self) -> bool {
+        self.ops.is_empty()
+    }
+
+    /// Exchanges the dispatches, and with them the KV cache.
+    pub fn swap(&mut self, other: &mut Dispatches) {
+        std::mem::swap(&mut self.ops, &mut other.0);
     }
 
     fn add(&mut self, entry: fn(&Self) -> &Entry, grid: Grid, reads: Reads, resources: &[(u32, Resource<'_>)]) {
