@@ -40,10 +40,11 @@ class Clients(unittest.TestCase):
 
     def test_streams(self):
         arguments = {"model": "incoder", "prompt": BEFORE, "max_tokens": 16}
-        whole = self.openai.completions.create(**arguments).choices[0].text
+        answer = self.openai.completions.create(**arguments)
+        whole = answer.choices[0].text
         chunks = list(self.openai.completions.create(**arguments, stream=True, stream_options={"include_usage": True}))
         self.assertEqual("".join(chunk.choices[0].text for chunk in chunks if chunk.choices), whole)
-        self.assertEqual(chunks[-1].usage.completion_tokens, 16)
+        self.assertEqual(chunks[-1].usage.completion_tokens, answer.usage.completion_tokens)
         parts = self.ollama.generate(model="incoder", prompt=BEFORE, options={"num_predict": 16}, stream=True)
         self.assertEqual("".join(part.response for part in parts), whole)
 

@@ -360,7 +360,7 @@ fn what_clients_require_is_there() {
         ("/api/ps", &["models/0/name"]),
         ("/api/version", &["version"]),
         ("/v1/models", &["data/0/id", "object"]),
-        ("/props", &["build_info", "incoder"]),
+        ("/props", &["build_info"]),
         ("/health", &["status"]),
         ("/v1/health", &["status", "version/git_describe"]),
     ] {
@@ -372,6 +372,8 @@ fn what_clients_require_is_there() {
     assert_eq!(server.get("/slots").ok()[0]["is_processing"], false);
     assert_eq!(server.get("/slots?fail_on_no_slot=1").status, 200);
     let metrics = server.get("/metrics");
+    // By this, `incoder lsp` knows that the server is no other.
+    assert!(metrics.header("server").unwrap().starts_with("incoder/"));
     assert_eq!(metrics.header("content-type"), Some("text/plain; version=0.0.4"));
     // With usage, one more chunk without a choice.
     let body = json!({"prompt": "x", "max_tokens": 3, "stream": true, "stream_options": {"include_usage": true}});

@@ -1,9 +1,9 @@
 //! The protocol: documents, requests, and at most one text in the making for each document.
 
+use super::answer::{Form, Style, answer};
 use super::generation::Generation;
 use super::source::Source;
-use super::suggestion::{Suggestion, suggestion};
-use super::text::{Change, Encoding, Position, Range, apply, line_before, offset, position, rest_of_line};
+use super::text::{Change, Encoding, Position, Range, apply, offset, rest_of_line};
 use crate::serve::completion::{Document as Asked, Options};
 use lsp_server::{ErrorCode, Message, Notification, Request, RequestId, Response};
 use serde::Deserialize;
@@ -18,10 +18,10 @@ use tokio::task::AbortHandle;
 const LOOK_AFTER_CLIENT: Duration = Duration::from_secs(5);
 /// The token under which loading is reported.
 const PROGRESS: &str = "incoder/loading";
-/// `CompletionItemKind.Text`.
-const KIND_TEXT: u32 = 1;
-/// `InsertTextMode.asIs`: no client is to indent what is indented already.
-const AS_IS: u32 = 1;
+/// `MessageType`s.
+const ERROR: u32 = 1;
+const WARNING: u32 = 2;
+const INFO: u32 = 3;
 
 /// What happens.
 #[derive(Debug)]
@@ -29,8 +29,10 @@ pub enum Input {
     Message(Message),
     /// stdin is at its end.
     Closed,
-    /// No server was found.
-    Load,
+    /// The model is to be loaded here: there is no server, or none that lets us ask, for this reason.
+    Load {
+        because: Option<String>,
+    },
     Ready(Result<Source, String>),
     /// More of a text.
     Text {
@@ -49,6 +51,8 @@ pub struct Editor {
     inputs: UnboundedSender<Input>,
     options: Options,
     source: Option<Source>,
+    /// A server that has failed may have been started again, or may be gone.
+    is_server_lost: bool,
     client: Client,
     documents: HashMap<String, Document>,
     serial: u64,
@@ -65,7 +69,7 @@ enum State {
 /// What the client can do.
 #[derive(Debug, Default)]
 struct Client {
-    encoding: Encoding,
+    style: Style,
     shows_progress: bool,
     process: Option<u64>,
 }
@@ -98,19 +102,6 @@ struct Waiting {
     form: Form,
 }
 
-/// What a request is answered with.
-#[derive(Debug, Clone)]
-enum Form {
-    Inline,
-    /// What a completion list has selected: the suggestion goes on from it.
-    Selected {
-        range: Range,
-        text: String,
-    },
-    /// `textDocument/completion`, of clients that know no other.
-    Item,
-}
-
 #[derive(Deserialize)]
 struct Identifier {
     uri: String,
@@ -138,6 +129,7 @@ impl Editor {
             inputs,
             options,
             source: None,
+            is_server_lost: false,
             client: Client::default(),
             documents: HashMap::new(),
             serial: 0,
@@ -145,15 +137,10 @@ impl Editor {
         }
     }
 
-    /// Serves the client until it ends; whether it said goodbye. `find` is called when there is a client, and looks for a server
-    /// that has the model; `load` is called when there is none.
-    pub async fn run(
-        mut self,
-        mut received: UnboundedReceiver<Input>,
-        find: impl FnOnce(),
-        load: impl FnOnce(),
-    ) -> bool {
-        let (mut find, mut load) = (Some(find), Some(load));
+    /// Serves the client until it ends; whether it said goodbye. `find` looks for a server that has the model: it is called when
+    /// there is a client, and again when the server fails. `load` is called when there is no server.
+    pub async fn run(mut self, mut received: UnboundedReceiver<Input>, find: impl Fn(), load: impl FnOnce()) -> bool {
+        let mut load = Some(load);
         let mut look = tokio::time::interval(LOOK_AFTER_CLIENT);
         loop {
             tokio::select! {
@@ -162,12 +149,13 @@ impl Editor {
                         return self.state == State::ShutDown;
                     }
                     Some(Input::Message(Message::Notification(note))) if note.method == "initialized" => {
-                        if let Some(find) = find.take() {
-                            find();
-                        }
+                        find();
                     }
                     Some(Input::Message(message)) => self.message(message),
-                    Some(Input::Load) => {
+                    Some(Input::Load { because }) => {
+                        if let Some(problem) = because {
+                            self.log(WARNING, &format!("{problem}; the model is loaded here"));
+                        }
                         if let Some(load) = load.take() {
                             self.progress(&json!({"kind": "begin", "title": "InCoder", "message": "loading the model"}));
                             load();
@@ -175,7 +163,12 @@ impl Editor {
                     }
                     Some(Input::Ready(ready)) => self.ready(ready),
                     Some(Input::Text { serial, text }) => self.more(serial, &text),
-                    Some(Input::Ended { serial, result }) => self.ended(serial, result),
+                    Some(Input::Ended { serial, result }) => {
+                        self.ended(serial, result);
+                        if std::mem::take(&mut self.is_server_lost) {
+                            find();
+                        }
+                    }
                     Some(Input::Closed) | None => return self.state == State::ShutDown,
                 },
                 _ = look.tick() => {
@@ -229,7 +222,7 @@ impl Editor {
         let is_offered = |name: &str| offered.is_some_and(|all| all.iter().any(|encoding| encoding == name));
         let encoding = if is_offered("utf-8") { Encoding::Utf8 } else { Encoding::Utf16 };
         self.client = Client {
-            encoding,
+            style: Style::new(capabilities, encoding),
             shows_progress: capabilities["window"]["workDoneProgress"] == true,
             process: params["processId"].as_u64(),
         };
@@ -277,7 +270,7 @@ impl Editor {
         let Some(document) = self.documents.get_mut(&uri) else { return };
         let mut goes_on = true;
         for change in &changes {
-            let replaced = apply(&mut document.text, change, self.client.encoding);
+            let replaced = apply(&mut document.text, change, self.client.style.encoding);
             goes_on &= document.making.as_mut().is_some_and(|making| making.generation.change(&replaced, &change.text));
         }
         if !goes_on {
@@ -322,7 +315,7 @@ impl Editor {
             Some(Selected { range, text }) => Form::Selected { range, text },
             None => Form::Inline,
         };
-        let encoding = self.client.encoding;
+        let encoding = self.client.style.encoding;
         let mut cursor = offset(&document.text, place, encoding);
         let is_plain = !matches!(form, Form::Selected { .. });
         if let Some(making) = document.making.as_mut().filter(|making| is_plain && making.generation.serves(cursor)) {
@@ -378,7 +371,11 @@ impl Editor {
             Ok(()) => self.stop(&uri),
             Err(problem) => {
                 self.stop(&uri);
-                self.log(1, &problem);
+                self.log(ERROR, &problem);
+                if matches!(self.source, Some(Source::Server(_))) {
+                    self.source = None;
+                    self.is_server_lost = true;
+                }
             }
         }
     }
@@ -395,7 +392,7 @@ impl Editor {
         let Some(making) = document.making.as_mut().filter(|making| making.generation.is_whole()) else { return };
         let Some(Waiting { id, form }) = making.waiting.take() else { return };
         let (cursor, rest) = (making.generation.cursor(), making.generation.rest());
-        let answer = answer(&document.text, cursor, rest, &form, self.client.encoding);
+        let answer = answer(&document.text, cursor, rest, &form, self.client.style);
         self.answer(id, answer);
     }
 
@@ -408,7 +405,7 @@ impl Editor {
         if !matches!(ready, Ok(Source::Server(_))) {
             self.progress(&json!({"kind": "end", "message": said}));
         }
-        self.log(if ready.is_ok() { 3 } else { 1 }, &said);
+        self.log(if ready.is_ok() { INFO } else { ERROR }, &said);
         self.source = ready.ok();
     }
 
@@ -452,48 +449,6 @@ impl Editor {
 /// Parameters, where they are what they should be.
 fn read<T: DeserializeOwned>(params: Value) -> Option<T> {
     serde_json::from_value(params).ok()
-}
-
-/// What is answered when `made` is the text at byte `cursor`.
-fn answer(document: &str, cursor: usize, made: &str, form: &Form, encoding: Encoding) -> Value {
-    let at = |byte| position(document, byte, encoding);
-    match form {
-        Form::Selected { range, text } => match made.trim().is_empty() {
-            true => Value::Null,
-            false => json!({ "items": [{ "insertText": format!("{text}{made}"), "range": range }] }),
-        },
-        Form::Inline => match suggestion(document, cursor, made) {
-            Some(Suggestion { text, replaces }) => {
-                let range = Range { start: at(cursor), end: at(cursor + replaces) };
-                json!({ "items": [{ "insertText": text, "range": range }] })
-            }
-            None => Value::Null,
-        },
-        Form::Item => {
-            let Some(Suggestion { text, .. }) = suggestion(document, cursor, made) else {
-                return json!({ "isIncomplete": true, "items": [] });
-            };
-            let before = line_before(document, cursor);
-            let word = before.rfind(|c: char| !c.is_alphanumeric() && c != '_').map_or(before, |at| {
-                let width = before[at..].chars().next().map_or(0, char::len_utf8);
-                &before[at + width..]
-            });
-            let first = text.lines().next().unwrap_or_default();
-            let range = Range { start: at(cursor), end: at(cursor) };
-            let item = json!({
-                "label": text.trim().lines().next().unwrap_or_default(),
-                "kind": KIND_TEXT,
-                "filterText": format!("{word}{first}"),
-                "insertTextFormat": 1,
-                "insertTextMode": AS_IS,
-                "textEdit": { "range": range, "newText": text },
-                "preselect": false,
-                // Behind what other servers know for certain.
-                "sortText": "\u{10ffff}",
-            });
-            json!({ "isIncomplete": true, "items": [item] })
-        }
-    }
 }
 
 /// Whether a process has ended, where that can be told. Elsewhere stdin ends with it.

@@ -40,7 +40,7 @@ impl Generation {
 
     /// A change of the document: whether it types what is made here, so far as that is known.
     pub fn change(&mut self, replaced: &Range<usize>, text: &str) -> bool {
-        if !replaced.is_empty() || replaced.start != self.cursor() {
+        if !self.is_shared || !replaced.is_empty() || replaced.start != self.cursor() {
             return false;
         }
         self.typed += &text.replace('\r', "");

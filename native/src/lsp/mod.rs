@@ -1,5 +1,6 @@
 //! `incoder lsp`: completions for editors that speak the Language Server Protocol, 3.18 or older.
 
+mod answer;
 mod editor;
 mod generation;
 mod source;
@@ -14,7 +15,7 @@ use crate::terminal::note;
 use crate::{Global, cli, engine as loading};
 use editor::{Editor, Input};
 use lsp_server::Connection;
-use source::{Server, Source};
+use source::{Probe, Server, Source};
 use std::sync::Arc;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
@@ -46,11 +47,17 @@ pub fn run(args: &cli::Lsp, global: &Global) -> Result<()> {
         let server = Server { authority: args.server.clone(), key: cli::api_key(None)? };
         let (finder, alone) = (inputs.clone(), args.alone);
         let find = move || {
+            let (server, finder) = (server.clone(), finder.clone());
             tokio::spawn(async move {
                 // One model in memory is enough.
-                let found = match !alone && server.is_there().await {
-                    true => Input::Ready(Ok(Source::Server(server))),
-                    false => Input::Load,
+                let found = match alone {
+                    true => Probe::Absent,
+                    false => server.probe().await,
+                };
+                let found = match found {
+                    Probe::Present => Input::Ready(Ok(Source::Server(server))),
+                    Probe::Absent => Input::Load { because: None },
+                    Probe::Refuses(problem) => Input::Load { because: Some(problem) },
                 };
                 let _ = finder.send(found);
             });

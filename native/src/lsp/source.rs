@@ -5,7 +5,7 @@ use crate::serve::queue::Queue;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
-use hyper::{Method, Request, Response, header};
+use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -46,6 +46,15 @@ impl Source {
     }
 }
 
+/// What was found where a server may be.
+#[derive(Debug)]
+pub enum Probe {
+    Present,
+    Absent,
+    /// A server that does not let this client ask, and what it says.
+    Refuses(String),
+}
+
 /// An `incoder serve` on this machine.
 #[derive(Debug, Clone)]
 pub struct Server {
@@ -56,14 +65,17 @@ pub struct Server {
 
 impl Server {
     /// Whether there is one: another program may have the port.
-    pub async fn is_there(&self) -> bool {
-        let probe = async {
-            let (response, _open) = self.send(Method::GET, "/props", String::new()).await.ok()?;
-            let body = response.into_body().collect().await.ok()?.to_bytes();
-            let props: Value = serde_json::from_slice(&body).ok()?;
-            props.get("incoder").map(|_| ())
-        };
-        tokio::time::timeout(PROBE_TIME, probe).await.is_ok_and(|found| found.is_some())
+    pub async fn probe(&self) -> Probe {
+        let answered = tokio::time::timeout(PROBE_TIME, self.send(Method::GET, "/props", String::new())).await;
+        let Ok(Ok((response, _open))) = answered else { return Probe::Absent };
+        let is_incoder =
+            response.headers().get(header::SERVER).is_some_and(|name| name.as_bytes().starts_with(b"incoder/"));
+        match response.status() {
+            _ if !is_incoder => Probe::Absent,
+            // One that still loads its model answers as soon as it is there.
+            StatusCode::OK | StatusCode::SERVICE_UNAVAILABLE => Probe::Present,
+            status => Probe::Refuses(format!("the incoder serve on {} refuses with {status}", self.authority)),
+        }
     }
 
     async fn complete(&self, document: &Document, options: &Options, on_text: impl Fn(String)) -> Result<(), String> {

@@ -34,9 +34,10 @@ pub async fn tabby_health(State(server): State<Arc<Server>>) -> Result<Response,
     Ok(reply::json(&health).into_response())
 }
 
-/// `GET /props`. `incoder` tells `incoder lsp` that this is no other server.
-pub async fn props(State(server): State<Arc<Server>>) -> Response {
-    let model = server.model.wait().await;
+/// `GET /props`: 503 while the model is loaded, as with llama-server. `incoder lsp` asks for it to learn whose server this is, and
+/// must not wait until the model is there.
+pub async fn props(State(server): State<Arc<Server>>) -> Result<Response, Problem> {
+    let Some(model) = server.model.get() else { return Err(Problem::loading()) };
     let sampling = server.defaults.sampling;
     let props = json!({
         "default_generation_settings": {
@@ -50,9 +51,8 @@ pub async fn props(State(server): State<Arc<Server>>) -> Response {
         "total_slots": model.slots, "model_path": server.name, "model_alias": server.name, "chat_template": "",
         "modalities": { "vision": false, "audio": false },
         "build_info": concat!("incoder ", env!("CARGO_PKG_VERSION")), "is_sleeping": false,
-        "incoder": env!("CARGO_PKG_VERSION"),
     });
-    reply::json(&props).into_response()
+    Ok(reply::json(&props).into_response())
 }
 
 /// `GET /slots`: the contexts that are kept. One request is served at a time, so that the first stands for the one at work; what it

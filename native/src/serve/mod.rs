@@ -27,7 +27,7 @@ use crate::terminal::{Interrupt, note};
 use crate::{Global, engine as loading};
 use axum::Router;
 use axum::extract::{FromRequest, Request};
-use axum::http::{HeaderName, Method, header};
+use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -46,6 +46,8 @@ const MAX_BODY: usize = 8 << 20;
 /// Unless said otherwise, KV caches take so much memory together, at least two and at most so many of them.
 const SLOTS_BYTES: u64 = 1 << 30;
 const MOST_SLOTS: usize = 8;
+/// The `Server` header of every response, by which `incoder lsp` tells this server from others.
+const SIGNATURE: &str = concat!("incoder/", env!("CARGO_PKG_VERSION"));
 /// A client has so long to send its body.
 const BODY_TIME: Duration = Duration::from_secs(30);
 
@@ -174,23 +176,22 @@ fn router(server: Arc<Server>, guard: Arc<Guard>) -> Router {
         .with_state(server)
 }
 
-/// Gives a problem the form that clients of the path read.
+/// Gives a problem the form that clients of the path read, and signs every response.
 async fn problems_in_form(request: Request, next: middleware::Next) -> Response {
     let path = request.uri().path().to_owned();
     let mut response = next.run(request).await;
-    match response.extensions_mut().remove::<Problem>() {
-        Some(problem) => {
-            let mut formed = problem.response_for(&path);
-            // CORS headers stay, so that a page can read what is wrong.
-            for (name, value) in response.headers() {
-                if name.as_str().starts_with("access-control-") || name == header::VARY {
-                    formed.headers_mut().append(name, value.clone());
-                }
+    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        let mut formed = problem.response_for(&path);
+        // CORS headers stay, so that a page can read what is wrong.
+        for (name, value) in response.headers() {
+            if name.as_str().starts_with("access-control-") || name == header::VARY {
+                formed.headers_mut().append(name, value.clone());
             }
-            formed
         }
-        None => response,
+        response = formed;
     }
+    response.headers_mut().insert(header::SERVER, HeaderValue::from_static(SIGNATURE));
+    response
 }
 
 impl IntoResponse for Problem {

@@ -3,7 +3,8 @@
 use super::choose::{Chooser, Choosing, Started, Told, record_bytes};
 use super::fallback;
 use super::memory::{MemoryPlan, max_columns};
-use super::step::{Dispatches, OVERFLOW_BYTES, Shapes, Step};
+use super::slots::Dispatches;
+use super::step::{OVERFLOW_BYTES, Shapes, Step};
 use super::weights::{BLOCK_ROWS, Weights};
 use crate::checkpoint::config::Config;
 use crate::engine::forward::{Column, Kv, sinusoids};

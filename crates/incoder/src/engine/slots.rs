@@ -2,8 +2,19 @@
 
 use super::MemoryPlan;
 use super::plan::Plan;
-use super::step::Shapes;
+use super::step::{Op, Shapes, Step};
 use crate::error::Result;
+
+/// The dispatches of a step for one KV cache, which lives as long as they do.
+#[derive(Debug, Default)]
+pub(super) struct Dispatches(Vec<Op>);
+
+impl Step {
+    /// Exchanges the dispatches, and with them the KV cache.
+    fn swap(&mut self, other: &mut Dispatches) {
+        std::mem::swap(&mut self.ops, &mut other.0);
+    }
+}
 
 impl Plan {
     /// Goes over to KV cache number `slot`, which is made where it is not there yet.
@@ -19,7 +30,7 @@ impl Plan {
         self.parked.resize_with(count, Default::default);
         self.step.swap(&mut self.parked[self.slot]);
         self.step.swap(&mut self.parked[slot]);
-        if self.step.is_empty() {
+        if self.step.ops.is_empty() {
             let bytes = MemoryPlan::new(&self.config, self.capacity, self.kv, &self.gpu.memory_limits()).kv_cache;
             let shapes = Shapes::new(&self.config, self.capacity, self.kv);
             let (gpu, step, activations, weights) = (&self.gpu, &mut self.step, &self.activations, &self.weights);

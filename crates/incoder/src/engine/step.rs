@@ -68,7 +68,7 @@ pub(super) enum Reads {
 
 /// One dispatch.
 #[derive(Debug)]
-struct Op {
+pub(super) struct Op {
     /// Its entry point.
     name: &'static str,
     reads: Reads,
@@ -77,10 +77,6 @@ struct Op {
     bindings: wgpu::BindGroup,
     grid: Grid,
 }
-
-/// The dispatches of a step for one KV cache, which lives as long as they do.
-#[derive(Debug, Default)]
-pub(super) struct Dispatches(Vec<Op>);
 
 /// An entry point: its layout, and its pipelines.
 #[derive(Debug)]
@@ -220,7 +216,7 @@ pub(crate) struct Step {
     residual: Entry,
     gelu: Entry,
     logits: Entry,
-    ops: Vec<Op>,
+    pub(super) ops: Vec<Op>,
 }
 
 impl Step {
@@ -306,16 +302,6 @@ impl Step {
     /// Forgets the dispatches and keeps the kernels.
     pub fn clear(&mut self) {
         self.ops.clear();
-    }
-
-    /// Whether there are no dispatches.
-    pub fn is_empty(&self) -> bool {
-        self.ops.is_empty()
-    }
-
-    /// Exchanges the dispatches, and with them the KV cache.
-    pub fn swap(&mut self, other: &mut Dispatches) {
-        std::mem::swap(&mut self.ops, &mut other.0);
     }
 
     fn add(&mut self, entry: fn(&Self) -> &Entry, grid: Grid, reads: Reads, resources: &[(u32, Resource<'_>)]) {
