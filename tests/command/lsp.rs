@@ -123,30 +123,31 @@ fn positions_are_counted_as_agreed() {
 
 #[test]
 fn the_newest_request_of_a_document_wins() {
-    // The demo model on the CPU is slow enough to be asked again meanwhile.
-    let mut editor = Editor::start(&["-d", "cpu", "--temp", "0", "-n", "200", "--alone"]);
-    editor.initialize(neovim());
-    editor.until_ready();
-    editor.open(URI, "def area(w, h):\n    return \n");
+    let model = Model::tiny();
+    let mut editor = editor(&model, neovim());
+    // Long enough that the prompt is still being read when the next message comes.
+    let lines: String = (0..400).map(|i| format!("value_{i} = table[{}]\n", i * 7 % 91)).collect();
+    let line = 401;
+    editor.open(URI, &format!("{lines}def area(w, h):\n    return \n"));
     // Three without an answer in between: at other places the older ones are stopped.
-    let ids = [4, 11, 0].map(|character| editor.ask_at(INLINE, URI, 1, character));
+    let ids = [4, 11, 0].map(|character| editor.ask_at(INLINE, URI, line, character));
     assert_eq!([editor.answer(ids[0]), editor.answer(ids[1])], [Value::Null, Value::Null]);
     editor.notify("$/cancelRequest", json!({"id": ids[2]}));
     assert_eq!(editor.response(ids[2])["error"]["code"], -32800);
     // At the same place the text that is being made is taken over.
-    let ids = [11, 11].map(|character| editor.ask_at(INLINE, URI, 1, character));
+    let ids = [11, 11].map(|character| editor.ask_at(INLINE, URI, line, character));
     assert_eq!(editor.answer(ids[0]), Value::Null);
     let whole = editor.answer(ids[1])["items"][0]["insertText"].as_str().unwrap().to_owned();
     // Typing along goes on with it, at once; anything else does not.
     let (typed, rest) = whole.split_at(whole.char_indices().nth(2).unwrap().0);
-    editor.type_at(URI, 1, 11, typed);
+    editor.type_at(URI, line, 11, typed);
     let start = Instant::now();
-    let id = editor.ask_at(INLINE, URI, 1, 11 + typed.len());
+    let id = editor.ask_at(INLINE, URI, line, 11 + typed.len());
     assert_eq!(editor.answer(id)["items"][0]["insertText"], rest);
     let along = start.elapsed();
-    editor.type_at(URI, 1, 11 + typed.len(), "~");
+    editor.type_at(URI, line, 11 + typed.len(), "~");
     let start = Instant::now();
-    let id = editor.ask_at(INLINE, URI, 1, 12 + typed.len());
+    let id = editor.ask_at(INLINE, URI, line, 12 + typed.len());
     editor.answer(id);
     assert!(along < start.elapsed(), "{along:?}");
 }
