@@ -241,4 +241,10 @@ fn a_server_that_has_the_model_is_used() {
     let id = editor.ask_at(INLINE, URI, 1, 11);
     assert_eq!(editor.answer(id)["items"][0]["insertText"], filled(&model, before, after));
     assert_eq!(server.metric("n_requests_total"), 1.0);
+    // When the server is gone, another one is looked for, and then the model is loaded after all.
+    drop(server);
+    let id = editor.ask_at(INLINE, URI, 0, 0);
+    assert_eq!(editor.answer(id), Value::Null);
+    let failed = editor.until_told("window/logMessage", "/no/such/model");
+    assert_eq!(failed["params"]["type"], 1);
 }

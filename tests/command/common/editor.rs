@@ -49,6 +49,18 @@ impl Editor {
         }
     }
 
+    /// Waits for a message of this method that says this.
+    pub fn until_told(&mut self, method: &str, words: &str) -> Value {
+        loop {
+            let message = self.receive();
+            let is_it = message["method"] == method && message.to_string().contains(words);
+            self.told.push(message.clone());
+            if is_it {
+                return message;
+            }
+        }
+    }
+
     pub fn open(&mut self, uri: &str, text: &str) {
         let document = json!({"uri": uri, "languageId": "python", "version": 0, "text": text});
         self.notify("textDocument/didOpen", json!({"textDocument": document}));
