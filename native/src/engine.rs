@@ -28,6 +28,8 @@ pub enum Origin<'a> {
 pub struct Engine {
     pub session: Session,
     pub tokenizer: Tokenizer,
+    /// What it runs on, for people.
+    pub device: String,
 }
 
 /// A model of which everything is known but its weights: what is wrong with the input is said before these are loaded.
@@ -82,7 +84,8 @@ impl Prepared<'_> {
         let which = name.as_ref().map_or("the demo model".to_owned(), |name| name.display().to_string());
         tracing::info!("{which}, {:.1}M parameters, on {where_to}", config.parameters() as f64 / 1e6);
         let session = load(Origin::Folder(folder.as_ref()), &on, &options, global);
-        Ok(Engine { session: session.map_err(|failure| about_cache(failure, name.as_deref()))?, tokenizer })
+        let session = session.map_err(|failure| about_cache(failure, name.as_deref()))?;
+        Ok(Engine { session, tokenizer, device: where_to })
     }
 }
 

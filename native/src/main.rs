@@ -12,8 +12,10 @@ mod files;
 mod headless;
 mod hub;
 mod input;
+mod lsp;
 mod model_folder;
 mod report;
+mod serve;
 mod split;
 mod terminal;
 mod text;
@@ -84,6 +86,8 @@ fn run(cli: &Cli) -> Result<()> {
         Some(Command::Generate(args)) => commands::generate::run(args, &global),
         Some(Command::Infill(args)) => commands::infill::run(args, &global),
         Some(Command::Score(args)) => commands::score::run(args, &global),
+        Some(Command::Serve(args)) => serve::run(args, &global),
+        Some(Command::Lsp(args)) => lsp::run(args, &global),
         Some(Command::Tokenize(args)) => commands::tokenize::tokenize(args, &global),
         Some(Command::Detokenize(args)) => commands::tokenize::detokenize(args, &global),
         Some(Command::Convert(args)) => commands::convert::run(args, &global),

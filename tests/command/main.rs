@@ -11,3 +11,6 @@ mod files;
 mod forms;
 mod hub;
 mod inputs;
+mod lsp;
+mod serve;
+mod serve_limits;

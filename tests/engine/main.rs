@@ -14,6 +14,7 @@ mod model;
 mod quantized;
 mod random;
 mod sampling;
+mod slots;
 mod support;
 mod tokenizer;
 mod window;

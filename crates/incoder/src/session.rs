@@ -9,6 +9,7 @@ use crate::engine::gpu::Gpu;
 use crate::engine::{Choosing, KernelTime};
 use crate::error::{Error, Result};
 use crate::sampling::{Draw, Sampler};
+use crate::slots::Slots;
 use web_time::Instant;
 
 /// What [`Session::set_context`] had to do.
@@ -63,11 +64,11 @@ impl Fork {
 /// A loaded model and the tokens its KV cache holds.
 #[derive(Debug)]
 pub struct Session {
-    backend: Backend,
+    pub(crate) backend: Backend,
     /// Tokens whose keys and values are in cache rows 0.. .
-    tokens: Vec<u32>,
+    pub(crate) tokens: Vec<u32>,
     /// The distribution after the last of `tokens`; empty when not computed.
-    logits: Vec<f32>,
+    pub(crate) logits: Vec<f32>,
     fork: Option<Fork>,
     /// How keys and values are to be stored.
     kv: Kv,
@@ -75,6 +76,8 @@ pub struct Session {
     overflow: Option<Error>,
     /// When the last step of [`Session::decode`] was done.
     decoded: Option<Instant>,
+    /// Other contexts that are kept.
+    pub(crate) slots: Slots,
     /// Of drafts, for [`crate::decode::speculative`].
     pub(crate) experience: Experience,
 }
@@ -89,6 +92,7 @@ impl Session {
             logits: Vec::new(),
             fork: None,
             decoded: None,
+            slots: Slots::default(),
             experience: Experience::default(),
         }
     }
@@ -140,6 +144,7 @@ impl Session {
     /// not fit, [`Error::Cancelled`] between two chunks: what was prefilled stays and is reused by the next call.
     pub async fn set_context(&mut self, tokens: &[u32], cancel: &Cancel) -> Result<Prefill> {
         self.check(tokens)?;
+        self.select_for(tokens).await?;
         let mut common = self.tokens.iter().zip(tokens).take_while(|(a, b)| a == b).count();
         if common == tokens.len() && (common < self.tokens.len() || self.logits.is_empty()) {
             // The cache has them all, but the distribution after the last one is asked for.
@@ -169,6 +174,7 @@ impl Session {
         each: &mut dyn FnMut(usize, &[f32]),
     ) -> Result<()> {
         self.check(tokens)?;
+        self.select_for(tokens).await?;
         self.truncate(0);
         for part in tokens.chunks(self.backend.max_logits()) {
             cancel.check()?;
@@ -406,6 +412,7 @@ impl Session {
     }
 
     async fn refill(&mut self) -> Result<()> {
+        self.slots.forget();
         self.backend.widen().await?;
         let shared = self.fork.as_ref().map_or(self.tokens.len(), |fork| fork.shared);
         let mut columns: Vec<Column> =

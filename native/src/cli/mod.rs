@@ -3,6 +3,7 @@
 mod bench;
 mod doctor;
 mod options;
+mod serve;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -10,7 +11,8 @@ mod values;
 pub use bench::{Bench, Shape, Table};
 pub use doctor::Doctor;
 pub use options::{Decoding, Device, Kv, Model, Overflow, Prompt, Quantize, Shown};
-pub use values::{Ids, parse_ids, unescaped};
+pub use serve::{Lsp, Serve, api_key};
+pub use values::{Ids, UNTIL_THE_END, parse_ids, unescaped};
 
 use self::values::{byte_count, new_tokens, positive, stop_text, tokens};
 use crate::hub::name::ModelName;
@@ -33,6 +35,7 @@ Exit codes:
 Environment:
   INCODER_MODEL, INCODER_DEVICE   what -m and -d are when they are left out
   INCODER_DISABLE   paths of the engine to do without, with commas between them: subgroups, textures, tiles, tuning, choosing
+  INCODER_API_KEY                 what --api-key of `incoder serve` is when it is left out
   HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE   as for Python's huggingface_hub
 
 Meta's InCoder weights are licensed CC-BY-NC 4.0 (no commercial use). They are not part of this program.";
@@ -72,6 +75,10 @@ pub enum Command {
     /// Download, list, remove and check models of the Hugging Face hub
     #[command(subcommand)]
     Models(Models),
+    /// Serve editors over HTTP, in the dialects of llama.cpp, OpenAI, Mistral, Ollama and Tabby
+    Serve(Serve),
+    /// Complete in editors that speak the Language Server Protocol, over stdin and stdout
+    Lsp(Lsp),
     /// Write a model as safetensors: half as large as fp32, quick to load, and what a web page should serve
     Convert(Convert),
     /// Say what a model takes, and on which GPU it fits, before anything is downloaded

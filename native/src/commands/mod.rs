@@ -22,6 +22,11 @@ use std::path::Path;
 fn sampling(flags: &Decoding) -> Sampling {
     let seed = flags.seed().unwrap_or_else(new_seed);
     tracing::info!("seed {seed}");
+    Sampling { seed, ..sampling_without_seed(flags) }
+}
+
+/// The same for a server, whose requests have their own seeds.
+pub fn sampling_without_seed(flags: &Decoding) -> Sampling {
     Sampling {
         temperature: flags.temp,
         top_k: flags.top_k,
@@ -29,7 +34,7 @@ fn sampling(flags: &Decoding) -> Sampling {
         min_p: flags.min_p,
         repetition_penalty: flags.repeat_penalty,
         repeat_last_n: flags.repeat_last_n.unwrap_or(usize::MAX),
-        seed,
+        seed: 0,
     }
 }
 

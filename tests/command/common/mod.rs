@@ -3,7 +3,9 @@
 // Each test file uses a part of this.
 #![allow(dead_code)]
 
+pub mod editor;
 pub mod hub_server;
+pub mod server;
 
 use serde_json::Value;
 use std::io::Write;

@@ -14,6 +14,9 @@ const SLOWEST: usize = 10;
 /// Tests whose name has one of these run again on subgroups of other widths: the kernels, and a whole small model.
 const KERNEL_TESTS: [&str; 2] = ["kernel", "tiny_sequences"];
 
+/// Where Python packages for the tests are installed.
+const CLIENTS: &str = "target/clients";
+
 #[derive(Default)]
 struct Run {
     tally: Tally,
@@ -47,6 +50,7 @@ pub fn test(choice: Choice) -> Result<(), String> {
     }
     run.native(choice);
     if !choice.quick {
+        run.clients();
         run.web();
     }
 
@@ -118,6 +122,20 @@ impl Run {
             tests.envs(adapter.iter().cloned()).env(WIDTH, width);
             self.tests(tests, Skips::Ignore);
         }
+    }
+
+    /// OpenAI's and Ollama's own libraries against the server that was built for the tests.
+    fn clients(&mut self) {
+        let python = Path::new(CLIENTS).join("bin/python");
+        let mut make = Command::new("python3");
+        make.args(["-m", "venv", CLIENTS]);
+        self.check(make);
+        let mut install = Command::new(&python);
+        install.args(["-m", "pip", "install", "--quiet", "--requirement", "tests/clients/requirements.txt"]);
+        self.check(install);
+        let mut tests = Command::new(python);
+        tests.args(["tests/clients/check.py", "target/debug/incoder"]);
+        self.tests(tests, Skips::Count);
     }
 
     /// A command that passes or fails as a whole.

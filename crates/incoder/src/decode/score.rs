@@ -88,6 +88,42 @@ pub async fn score_streaming(
     Ok(Score { ids: ids.to_vec(), logprobs, top, sum, mean, windows })
 }
 
+/// Scores `ids` as what follows `prompt`, of which nothing is computed that the KV cache holds. Entry i of `top` is for the place of
+/// token i.
+///
+/// # Errors
+/// As [`Session::set_context`] and [`Session::step`], and [`crate::Error::Tensor`] for logits that are not numbers.
+pub async fn score_after(
+    session: &mut Session,
+    prompt: &[u32],
+    ids: &[u32],
+    top_n: usize,
+    cancel: &Cancel,
+) -> Result<Score> {
+    let (mut logprobs, mut top) = (Vec::with_capacity(ids.len()), Vec::with_capacity(ids.len()));
+    session.set_context(prompt, cancel).await?;
+    let mut note = |id: u32, logits: &[f32]| -> Result<()> {
+        let probabilities = LogProbs::new(logits)?;
+        logprobs.push(Some(probabilities.of(id)));
+        top.push(if top_n > 0 { probabilities.top(top_n) } else { Vec::new() });
+        Ok(())
+    };
+    if let Some((&first, rest)) = ids.split_first() {
+        note(first, session.logits())?;
+        session.fork(1, rest.len())?;
+        let steps = ids.chunks(session.max_step()).zip(rest.chunks(session.max_step()));
+        for (given, wanted) in steps {
+            cancel.check()?;
+            let pushes: Vec<(usize, u32)> = given.iter().take(wanted.len()).map(|&id| (0, id)).collect();
+            let logits = session.step(&pushes).await?;
+            wanted.iter().zip(&logits).try_for_each(|(&id, logits)| note(id, logits))?;
+        }
+    }
+    let known = logprobs.len();
+    let sum = (known > 0).then(|| logprobs.iter().flatten().sum());
+    Ok(Score { ids: ids.to_vec(), logprobs, top, sum, mean: sum.map(|sum: f64| sum / known as f64), windows: 1 })
+}
+
 /// What a ranking goes by.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum RankBy {

@@ -55,6 +55,14 @@ impl Backend {
         Ok(())
     }
 
+    /// Goes over to KV cache number `slot`, which is made where it is not there yet.
+    pub async fn select(&mut self, slot: usize) -> Result<()> {
+        match self {
+            Self::Cpu(model) => model.select(slot),
+            Self::Gpu(plan) => plan.select(slot).await,
+        }
+    }
+
     /// Most columns of one step: the prefill chunk, short enough that a cancel is felt at once.
     pub fn max_columns(&self) -> usize {
         match self {

@@ -135,6 +135,10 @@ pub(crate) struct Reference {
     config: Config,
     kv: Kv,
     capacity: usize,
+    /// The KV cache at hand: its number.
+    slot: usize,
+    /// The keys and values of the others, layer by layer.
+    parked: Vec<Vec<[Vec<f32>; 2]>>,
     /// [vocab, d_model], also the head unless that is its own.
     embedding: Matrix,
     /// [vocab, d_model]; `None` where it is the embedding.
@@ -187,6 +191,8 @@ impl Reference {
             config: config.clone(),
             kv: kv.first(),
             capacity,
+            slot: 0,
+            parked: Vec::new(),
             embedding,
             head,
             positions: sinusoids(0..capacity, d),
@@ -211,6 +217,28 @@ impl Reference {
     /// Keys and values are stored in fp32 from here on; those that are there were rounded.
     pub fn widen(&mut self) {
         self.kv = Kv::F32;
+    }
+
+    /// Goes over to KV cache number `slot`, which is made where it is not there yet.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] when there is no room for one more.
+    pub fn select(&mut self, slot: usize) -> Result<()> {
+        let values = self.capacity * self.config.d_model;
+        let count = self.parked.len().max(slot.max(self.slot) + 1);
+        self.parked.resize_with(count, Vec::new);
+        if slot != self.slot && self.parked[slot].is_empty() {
+            check_room(values.saturating_mul(2 * self.layers.len()))?;
+            self.parked[slot] = self.layers.iter().map(|_| [vec![0.0; values], vec![0.0; values]]).collect();
+        }
+        let mut chosen = std::mem::take(&mut self.parked[slot]);
+        for (layer, [keys, values]) in self.layers.iter_mut().zip(&mut chosen) {
+            std::mem::swap(&mut layer.keys, keys);
+            std::mem::swap(&mut layer.values, values);
+        }
+        self.parked[self.slot] = chosen;
+        self.slot = slot;
+        Ok(())
     }
 
     /// One step: appends every column to the cache; the logits [vocab] after each of the last `logits` columns.

@@ -18,6 +18,7 @@ mod plan;
 mod profile;
 pub(crate) mod random;
 mod random_weights;
+mod slots;
 mod step;
 pub(crate) mod tensors;
 #[cfg(test)]

@@ -41,6 +41,7 @@ impl Plan {
         self.chain = Chain::default();
         // The narrow cache goes first: there may not be room for both.
         self.step.clear();
+        self.parked.clear();
         gpu.settle().await?;
         let (weights, activations, most) = (&self.weights, &self.activations, self.max_logits());
         let wider = async || {

@@ -3,6 +3,7 @@
 use super::choose::{Chooser, Choosing, Started, Told, record_bytes};
 use super::fallback;
 use super::memory::{MemoryPlan, max_columns};
+use super::slots::Dispatches;
 use super::step::{OVERFLOW_BYTES, Shapes, Step};
 use super::weights::{BLOCK_ROWS, Weights};
 use crate::checkpoint::config::Config;
@@ -38,6 +39,10 @@ pub(crate) struct Plan {
     /// How keys and values are stored.
     pub(super) kv: Kv,
     pub(super) step: Step,
+    /// The KV cache that the step works on: its number.
+    pub(super) slot: usize,
+    /// The dispatches of the others.
+    pub(super) parked: Vec<Dispatches>,
     pub(super) chooser: Chooser,
     pub(super) chain: Chain,
     /// Steps on their way at once.
@@ -146,8 +151,21 @@ impl Plan {
         let (gpu, weights, activations, step, chooser) = loaded;
         let ahead = steps_ahead(gpu.idle_wait().await?);
         let (config, chain) = (config.clone(), Chain::default());
-        let mut plan =
-            Self { gpu, config, capacity, max_columns, weights, activations, kv, step, chooser, chain, ahead };
+        let mut plan = Self {
+            gpu,
+            config,
+            capacity,
+            max_columns,
+            weights,
+            activations,
+            kv,
+            step,
+            slot: 0,
+            parked: Vec::new(),
+            chooser,
+            chain,
+            ahead,
+        };
         if options.warm_up {
             on_progress(Progress::WarmUp { done: 0, total: 1 });
             plan.warm_up().await?;

@@ -70,7 +70,7 @@ pub(super) enum Reads {
 
 /// One dispatch.
 #[derive(Debug)]
-struct Op {
+pub(super) struct Op {
     /// Its entry point.
     name: &'static str,
     reads: Reads,
@@ -155,7 +155,7 @@ pub(crate) struct Step {
     gelu: Entry,
     logits: Entry,
     products: Vec<Product>,
-    ops: Vec<Op>,
+    pub(super) ops: Vec<Op>,
 }
 
 impl Step {

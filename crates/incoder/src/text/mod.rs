@@ -2,5 +2,6 @@
 
 pub mod healing;
 pub mod line_ends;
+pub mod template;
 pub mod tokenizer;
 pub mod window;
