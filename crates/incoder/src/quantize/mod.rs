@@ -204,11 +204,45 @@ impl Rows {
         self.scales.len() / self.columns.div_ceil(GROUP).max(1)
     }
 
-    /// Quantizes rows of `columns` finite values each of the tensor `name`, the first of which is its row `first`.
+    /// Quantizes rows of `columns` finite values each of the tensor `name`, the first of which is its row `first`. On every core, where
+    /// there are threads.
     ///
     /// # Errors
     /// [`Error::Tensor`] for values whose scale or minimum fp16 cannot hold.
+    #[cfg(not(target_arch = "wasm32"))]
     pub(crate) fn quantize(name: &str, format: Format, columns: usize, first: usize, values: &[f32]) -> Result<Self> {
+        let rows = values.len() / columns.max(1);
+        // Less than this is done sooner than a thread has begun.
+        let least = (1 << 14) / columns.max(1) + 1;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let each = rows.div_ceil(cores).max(least);
+        if each >= rows {
+            return Self::quantize_here(name, format, columns, first, values);
+        }
+        let parts = std::thread::scope(|scope| {
+            let of_part = |(part, values)| {
+                scope.spawn(move || Self::quantize_here(name, format, columns, first + part * each, values))
+            };
+            let threads: Vec<_> = values.chunks(each * columns).enumerate().map(of_part).collect();
+            threads.into_iter().map(|thread| thread.join()).collect::<Vec<_>>()
+        });
+        let mut all = Self { format, columns, quants: Vec::new(), scales: Vec::new(), minima: Vec::new() };
+        for part in parts {
+            let mut part = part.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            all.quants.append(&mut part.quants);
+            all.scales.append(&mut part.scales);
+            all.minima.append(&mut part.minima);
+        }
+        Ok(all)
+    }
+
+    /// As it is natively, on one core.
+    #[cfg(target_arch = "wasm32")]
+    pub(crate) fn quantize(name: &str, format: Format, columns: usize, first: usize, values: &[f32]) -> Result<Self> {
+        Self::quantize_here(name, format, columns, first, values)
+    }
+
+    fn quantize_here(name: &str, format: Format, columns: usize, first: usize, values: &[f32]) -> Result<Self> {
         let rows = values.len() / columns.max(1);
         let mut quants = Vec::with_capacity(rows * format.row_bytes(columns));
         let (mut scales, mut minima) = (Vec::new(), Vec::new());
