@@ -104,6 +104,16 @@ fn best_of_four(found: Entry, last: Entry, four: vec4<f32>, id: u32, mark: vec4<
     return better(better(two, last, four.z, id + 2u, mark), last, four.w, id + 3u, mark);
 }
 
+// The best of one thread's part of a block that comes after `last`.
+fn best_of_part(block: u32, last: Entry, thread: u32) -> Entry {
+    let mark = marks[block];
+    var found = Entry(-LARGEST, NONE);
+    for (var i = thread; i < BLOCK / 4u; i += THREADS) {
+        found = best_of_four(found, last, logits[block * (BLOCK / 4u) + i], block % BLOCKS * BLOCK + i * 4u, mark);
+    }
+    return found;
+}
+
 // The best of a block that comes after `last`.
 fn best_of(block: u32, last: Entry) -> Entry {
     let mark = marks[block];
@@ -145,6 +155,24 @@ fn best_offer(first: u32, thread: u32) -> Entry {
         }
     }
     return found;
+}
+
+// The best of what all threads have found.
+fn best_of_all(thread: u32, found: Entry) -> Entry {
+    offered[thread] = found;
+    for (var half = THREADS / 2u; half > 0u; half /= 2u) {
+        workgroupBarrier();
+        if (thread < half) {
+            let entry = offered[thread + half];
+            if (entry.id != NONE && (offered[thread].id == NONE || before(entry, offered[thread]))) {
+                offered[thread] = entry;
+            }
+        }
+    }
+    workgroupBarrier();
+    let winner = offered[0];
+    workgroupBarrier();
+    return winner;
 }
 
 fn mix(v: vec4<u32>) -> vec4<u32> {
@@ -204,24 +232,14 @@ fn choose_token(@builtin(local_invocation_index) thread: u32, @builtin(workgroup
     var found = 0u;
     var broken = false;
     for (var i = 0u; i < choice.told; i++) {
-        offered[thread] = offer;
-        for (var half = THREADS / 2u; half > 0u; half /= 2u) {
-            workgroupBarrier();
-            if (thread < half) {
-                let entry = offered[thread + half];
-                if (entry.id != NONE && (offered[thread].id == NONE || before(entry, offered[thread]))) {
-                    offered[thread] = entry;
-                }
-            }
-        }
-        workgroupBarrier();
-        let winner = offered[0];
-        workgroupBarrier();
+        let winner = best_of_all(thread, offer);
         broken = broken || winner.id == BROKEN;
+        // The next of the winner's block, for which every thread looks through a part of it.
+        let block = select(0u, winner.id / BLOCK, winner.id < BROKEN);
+        let successor = best_of_all(thread, best_of_part(first + block, winner, thread));
         if (winner.id < BROKEN) {
-            let block = winner.id / BLOCK;
             if (block % THREADS == thread) {
-                best[first + block] = best_of(first + block, winner);
+                best[first + block] = successor;
                 offer = best_offer(first, thread);
             }
             if (thread == 0u) {
