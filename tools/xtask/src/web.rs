@@ -66,7 +66,7 @@ fn engine() -> Result<(), String> {
     for name in ["incoder.js", "incoder.d.ts"] {
         std::fs::copy(made.join(name), shipped.join(name)).map_err(|e| format!("{name}: {e}"))?;
     }
-    let mut optimize = npm(&["exec", "--", "wasm-opt", "-Os"]);
+    let mut optimize = npm(&["exec", "--", "wasm-opt", "-Oz"]);
     optimize.args(WASM_FEATURES).args(["package/src/wasm/incoder_bg.wasm", "-o", "package/dist/wasm/incoder_bg.wasm"]);
     run::show(&mut optimize)
 }
