@@ -162,7 +162,7 @@ fn plans_without_downloading_anything() {
     let candidates = run(&["plan", "1B", "-c", "1000", "--candidates", "3", "-n", "100", "--json"]).json();
     assert_eq!((&candidates["context_tokens"], &candidates["prompt_tokens"]), (&1000.into(), &700.into()));
     let text = run(&["plan"]).ok();
-    assert!(text.starts_with("the demo model: 3.4M parameters, 4 layers\n") && text.contains(": fits\n"), "{text}");
+    assert!(text.starts_with("the demo model: 12.5M parameters, 8 layers\n") && text.contains(": fits\n"), "{text}");
     let small = run(&["plan", "6B", "--memory", "8GB", "--json"]).json();
     let device = &small["devices"][0];
     assert_eq!((&device["weights"], &device["fits"]), (&"fp16".into(), &false.into()));

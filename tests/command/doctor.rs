@@ -39,6 +39,7 @@ fn refuses_what_it_cannot_check_or_switch_off() {
     let mut command = program(&["doctor", "--quick"]);
     command.env("INCODER_DISABLE", "warp");
     let refused = finish(command).refused(USAGE);
-    let said = "INCODER_DISABLE: \"warp\" cannot be switched off: subgroups, textures, tiles, tuning, choosing can";
+    let said =
+        "INCODER_DISABLE: \"warp\" cannot be switched off: subgroups, textures, tiles, products, tuning, choosing can";
     assert_eq!(refused, said);
 }

@@ -34,7 +34,8 @@ Exit codes:
 
 Environment:
   INCODER_MODEL, INCODER_DEVICE   what -m and -d are when they are left out
-  INCODER_DISABLE   paths of the engine to do without, with commas between them: subgroups, textures, tiles, tuning, choosing
+  INCODER_DISABLE   paths of the engine to do without, with commas between them: subgroups, textures, tiles, products, tuning,
+                    choosing
   INCODER_API_KEY                 what --api-key of `incoder serve` is when it is left out
   HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE   as for Python's huggingface_hub
 
