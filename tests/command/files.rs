@@ -161,11 +161,12 @@ fn ctrl_c_leaves_a_file_as_it_is() {
 }
 
 #[test]
-fn the_demo_model_fills_a_hole() {
-    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/infill/inventory.py");
+fn the_demo_model_fills_holes() {
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/infill/registry.py");
     let text = fs::read_to_string(example).unwrap();
-    let filled = crate::common::run(&["infill", example, "--temp", "0", "-n", "8", "-q"]).ok();
-    let (left, right) = text.split_once("<infill>").unwrap();
+    let filled = crate::common::run(&["infill", example, "--temp", "0", "--single-line", "-q"]).ok();
+    let (left, _) = text.split_once("<infill>").unwrap();
+    let (_, right) = text.rsplit_once("<infill>").unwrap();
     assert!(filled.starts_with(left) && filled.ends_with(right), "{filled}");
     assert!(filled.len() > left.len() + right.len(), "{filled}");
 }

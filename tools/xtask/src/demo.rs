@@ -4,7 +4,7 @@ use crate::{run, setup};
 use std::process::Command;
 
 /// A source file with a hole.
-pub const FILE: &str = "examples/infill/inventory.py";
+pub const FILE: &str = "examples/infill/registry.py";
 /// How it is filled: the small demo model is best at single lines.
 pub const FLAGS: [&str; 3] = ["--temp", "0", "--single-line"];
 /// The exit code of `incoder infill` for a hole that is filled, but was not ended by the model.

@@ -3,7 +3,7 @@
 use crate::{demo, run};
 use std::process::Command;
 
-const FILE: &str = "examples/infill/inventory.svg";
+const FILE: &str = "examples/infill/registry.svg";
 const FONT_SIZE: usize = 14;
 /// Height of a line, and width of a character of most monospaced fonts at this size, in tenths of a pixel.
 const LINE: usize = 190;

@@ -16,8 +16,8 @@ export const examples: Example[] = [
   {
     name: 'From what is around',
     language: 'python',
-    hint: 'Two lines end too early. What they need stands above and below: even the small demo model finds it.',
-    length: 12,
+    hint: 'Two lines are missing. What they need stands above and below: even the small demo model finds it.',
+    length: 24,
     text: `class Registry:
     """Named options, each with its value."""
 
@@ -25,15 +25,15 @@ export const examples: Example[] = [
         self.options = {}
 
     def add(self, name, item):
-        self.options[name] = item
+        <infill>
 
     def get(self, name):
         if name not in self.options:
             raise KeyError(name)
-        return <infill>
+        <infill>
 
     def remove(self, name):
-        del <infill>
+        del self.options[name]
 
     def names(self):
         return sorted(self.options)
@@ -43,43 +43,48 @@ export const examples: Example[] = [
 `,
   },
   {
-    name: 'Type prediction',
+    name: 'A habit of Python',
     language: 'python',
-    hint: 'Two types are missing. The body, which comes after them, tells what they are.',
-    length: 12,
-    text: `def count_words(path: <infill>, ignore_case: bool = True) -> <infill>:
-    """Count how often each word occurs in a file."""
-    counts = {}
-    with open(path, encoding="utf-8") as file:
-        for line in file:
-            for word in line.split():
-                key = word.lower() if ignore_case else word
-                counts[key] = counts.get(key, 0) + 1
-    return counts
+    hint: 'What the logger is for comes after the hole, and how one is made is the same in most files.',
+    length: 16,
+    text: `import logging
+
+logger = <infill>
+
+
+def read(path, encoding="utf-8"):
+    """The text of a file, or an empty text where there is none."""
+    try:
+        with open(path, encoding=encoding) as file:
+            return file.read()
+    except FileNotFoundError:
+        logger.warning("no such file: %s", path)
+        return ""
 `,
   },
   {
-    name: 'Docstring to function',
+    name: 'The other coordinate',
     language: 'python',
-    hint: 'The docstring says what the function does, the code below how it is called. Infill writes the body.',
-    length: 64,
-    text: `def moving_average(values, width):
-    """Return the mean of every \`width\` neighbouring values, left to right.
+    hint: 'The line before the hole and the methods after it say what is missing.',
+    length: 16,
+    text: `class Point:
+    """A point in a plane."""
 
-    >>> moving_average([1, 2, 3, 4], 2)
-    [1.5, 2.5, 3.5]
-    """
-    <infill>
+    def __init__(self, x, y):
+        self.x = x
+        <infill>
 
+    def __add__(self, other):
+        return Point(self.x + other.x, self.y + other.y)
 
-if __name__ == "__main__":
-    print(moving_average([3, 1, 4, 1, 5, 9, 2, 6], 3))
+    def __repr__(self):
+        return f"Point({self.x}, {self.y})"
 `,
   },
   {
     name: 'Function to docstring',
     language: 'python',
-    hint: 'The other way round: the code is there, the sentence that explains it is not.',
+    hint: 'The code is there, and the sentence that explains it is not.',
     length: 48,
     text: `import re
 
@@ -150,23 +155,15 @@ if __name__ == "__main__":
   {
     name: 'JavaScript',
     language: 'javascript',
-    hint: 'Two small helpers with their insides missing. When they are filled, put the cursor at the end and press Extend for a third.',
-    length: 48,
+    hint: 'The demo model has seen less JavaScript than Python, and it shows. When this is filled, put the cursor at the end and press Extend.',
+    length: 24,
     text: `/** Calls \`fn\` once \`ms\` milliseconds have passed without another call. */
 export function debounce(fn, ms) {
   let timer;
   return (...args) => {
+    clearTimeout(timer);
     <infill>
   };
-}
-
-/** Puts every item into the group that \`keyOf\` names. */
-export function groupBy(items, keyOf) {
-  const groups = new Map();
-  for (const item of items) {
-    <infill>
-  }
-  return groups;
 }
 `,
   },
