@@ -29,7 +29,7 @@ def thinned(log):
 def loss_table(log):
     lines = ["| minutes | step | tokens | loss, all targets | loss, inside spans |", "| ---: | ---: | ---: | ---: | ---: |"]
     for e in thinned(log):
-        lines.append(f"| {e['minutes']:.0f} | {e['step']} | {e['tokens']:,} | {e['loss']:.2f} | {e['span_loss']:.2f} |")
+        lines.append(f"| {e['minutes']:.1f} | {e['step']} | {e['tokens']:,} | {e['loss']:.2f} | {e['span_loss']:.2f} |")
     return "\n".join(lines)
 
 

@@ -75,6 +75,10 @@ for name in incoder kernel-tests; do
         note "**packed/$name.gz is missing: run prepare.sh, and have packed/ travel.**"
         finish 2
     fi
+    if [ -e "$packed/$name.weights-at" ]; then
+        dd status=none conv=notrunc oflag=seek_bytes bs=1M seek="$(cat "$packed/$name.weights-at")" \
+            if=../demo-model/weights/model.safetensors of="$work/$name"
+    fi
     chmod +x "$work/$name"
 done
 if ! "$work/incoder" --version >"$work/version" 2>&1; then
