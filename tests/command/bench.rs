@@ -9,6 +9,7 @@ const KEYS: [&str; 11] = [
     "model",
     "parameters",
     "weight_bytes",
+    "weights",
     "kv",
     "context_tokens",
     "repetitions",
