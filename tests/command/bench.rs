@@ -5,7 +5,7 @@ use serde_json::Value;
 
 const USAGE: i32 = 2;
 
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 12] = [
     "model",
     "parameters",
     "weight_bytes",
