@@ -11,7 +11,7 @@ const shape = (num_layers: number, d_model: number, attention_heads: number, ffn
 
 /** The shapes of the models that are known by name. */
 export const SHAPES = {
-  demo: shape(4, 192, 6, 768, 8192),
+  demo: shape(8, 320, 10, 1280, 8192),
   'facebook/incoder-1B': shape(24, 2048, 32, 8192, 50518),
   'facebook/incoder-6B': shape(32, 4096, 32, 16384, 50518),
 } as const;
