@@ -12,7 +12,7 @@ export interface Shape {
 export const SHAPES = {
   small: { layers: 8, dModel: 512, heads: 8, ffnDim: 2048, vocabSize: 8192 },
   '1B': { layers: 24, dModel: 2048, heads: 32, ffnDim: 8192, vocabSize: 50518 },
-  demo: { layers: 4, dModel: 192, heads: 6, ffnDim: 768, vocabSize: 8192 },
+  demo: { layers: 8, dModel: 320, heads: 10, ffnDim: 1280, vocabSize: 8192 },
 } satisfies Record<string, Shape>;
 
 /** The config.json of a model. */
