@@ -24,7 +24,8 @@ async function open(t, query) {
     await page.close();
     await server.close();
   });
-  page.setDefaultTimeout(60_000);
+  // The demo model takes a minute on a busy machine.
+  page.setDefaultTimeout(240_000);
   page.problems = [];
   page.on('console', (message) => {
     if (['error', 'warning'].includes(message.type())) page.problems.push(message.text());
@@ -45,7 +46,7 @@ test('the demo model is measured, shown as a table and as JSON', async (t) => {
   const report = JSON.parse(await page.inputValue('#bench-json'));
   const { limit, rows, device, left_out: left } = report;
   assert.deepEqual([report.model, report.repetitions, report.context_tokens, device.type], ['demo', 2, 2048, 'software']);
-  assert.equal(report.parameters, 3_352_704);
+  assert.equal(report.parameters, 12_485_760);
   assert.ok(limit.read_gb_per_second > 0.01 && limit.dispatch_us > 0 && limit.round_trip_us > 0, JSON.stringify(limit));
   assert.equal(limit.read_gb_per_second, Math.max(limit.buffer.gb_per_second, limit.texture.gb_per_second));
   const shown = await page.$$eval('#bench-table tbody tr', (lines) => lines.map((line) => [...line.cells].map((cell) => cell.textContent)));

@@ -98,9 +98,9 @@ function late() {
 test('where buffers are handed over late, many steps are on their way', async () => {
   const got = await made(late);
   assert.deepEqual(got.ids, plain.ids);
-  // Two steps at a time would take 24 waits.
-  const waits = got.decodeMs / 100;
-  assert.ok(waits > 2 && waits < 10, `${waits} waits of 100 ms for ${TOKENS} tokens`);
+  // Two steps at a time would take 24 waits. What the steps themselves take depends on what else the machine does.
+  const waits = (got.decodeMs - plain.decodeMs) / 100;
+  assert.ok(waits < 10, `${waits} waits of 100 ms for ${TOKENS} tokens`);
 });
 
 /** As Firefox: what is done is seen ten times a second, and whenever something is submitted. */
@@ -135,8 +135,10 @@ test('where finished work is seen ten times a second or after a submit, nothing 
   const got = await made(onTimer);
   assert.deepEqual(got.ids, plain.ids);
   assert.ok(got.seen > 0);
-  assert.ok(got.ttftMs < 90, `the first token came after ${got.ttftMs} ms`);
-  assert.ok(got.decodeMs < 10 * 100, `${TOKENS} tokens took ${got.decodeMs} ms`);
+  const later = got.ttftMs - plain.ttftMs;
+  assert.ok(later < 60, `the first token came ${later} ms later`);
+  const longer = got.decodeMs - plain.decodeMs;
+  assert.ok(longer < 10 * 100, `${TOKENS} tokens took ${longer} ms more`);
 });
 
 test('a check finds the kernel that computes wrong, and what helps', async () => {
