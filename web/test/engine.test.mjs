@@ -54,9 +54,10 @@ test('quantized weights: the same type in the info, a smaller plan, and a text',
   const seen = await run(async () => {
     const seen = {};
     for (const quantize of ['q8', 'q4']) {
-      await using small = await load('tiny-a', { quantize, contextLength: 64 });
+      const small = await load('tiny-a', { quantize, contextLength: 64 });
       const { text } = await small.generate('def f(x):', { maxTokens: 4, temperature: 0, ignoreEos: true });
       seen[quantize] = { weights: small.info.weights, gpuBytes: small.info.gpuBytes, made: typeof text };
+      await small.dispose();
     }
     return seen;
   });

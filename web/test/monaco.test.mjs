@@ -24,7 +24,8 @@ after(async () => {
 test('Monaco shows the suggestion, keeps it while it is typed, and Tab accepts it', async () => {
   const page = await chromium.newPage();
   const errors = [];
-  page.on('pageerror', (error) => errors.push(error.message));
+  // Monaco leaves the promise of a request that it gave up itself without anybody who waits for it.
+  page.on('pageerror', (error) => error.message === 'Canceled' || errors.push(error.message));
   await page.goto(server.url);
   await page.getByText('Ready').waitFor({ timeout: 60_000 });
   const shown = page.locator('[class*="ghost-text"]').first();

@@ -45,7 +45,12 @@ const CONSTANTS = {
     // Wide tiles have fewer slices.
     .map((one) => ({ ...one, SLICES: Math.min(32, 64 / one.COLUMNS) }))
     // Of the shapes that measuring may choose, the one with most threads and most workgroup memory.
-    .concat({ COLUMNS: 2, SLICES: 4, BLOCKS: 8, D_MODEL: 2048, HEAD_DIM: 64, CAPACITY: 2048, HEAD_WORDS: 8, KV_F16: 1 }),
+    .concat({ COLUMNS: 2, SLICES: 4, BLOCKS: 8, D_MODEL: 2048, HEAD_DIM: 64, CAPACITY: 2048, HEAD_WORDS: 8, KV_F16: 1 })
+    // A part of a block.
+    .concat({ COLUMNS: 1, SLICES: 128, LANES: 2, D_MODEL: 2048, HEAD_DIM: 64, CAPACITY: 2048, HEAD_WORDS: 8, KV_F16: 1 }),
+  linear_tiled: [[4, 16], [8, 8]].map(([COLUMNS, TOKEN_THREADS]) => (
+    { COLUMNS, TOKEN_THREADS, D_MODEL: 2048, HEAD_DIM: 64, CAPACITY: 2048, HEAD_WORDS: 8, KV_F16: 1 }
+  )),
   attention_scores: combinations({ THREADS: [64], HEADS: [32], HEAD_DIM: [64], CAPACITY: [2048], HEAD_WORDS: [8], KV_F16: [0, 1] }),
   attention_values: combinations({ OCTETS: [8], SLICES: [16], HEADS: [32], CAPACITY: [2048], HEAD_WORDS: [8], KV_F16: [0, 1] }),
   choose: [{ VOCAB: 50518, THREADS: 64 }],
@@ -61,25 +66,28 @@ const ARRAYS = ['arrays_in_buffers', 'arrays_in_textures', 'arrays_in_storage_te
 const INPUTS = ['inputs_read_alone', 'inputs_read_together'];
 /** What a matrix consists of: one of them goes before. Only these kernels read a matrix, and so have a second and a third form. */
 const QUANTIZED = ['weights_in_q8', 'weights_in_q4'];
-const READ_MATRICES = ['embed', 'linear'];
+const READ_MATRICES = ['embed', 'linear', 'linear_tiled'];
+/** What goes before the kernels that multiply, and only before these. */
+const OUTPUTS = 'linear_outputs';
 const KERNELS = readdirSync(join(ROOT, 'shaders'))
   .map((name) => name.replace('.wgsl', ''))
-  .filter((name) => ![...ARRAYS, ...INPUTS, ...QUANTIZED, 'weights_in_fp16', 'step', 'octets'].includes(name));
+  .filter((name) => ![...ARRAYS, ...INPUTS, ...QUANTIZED, 'weights_in_fp16', 'step', 'octets', OUTPUTS].includes(name));
 
 /** A kernel behind what goes before it. */
-function shader(kernel, before) {
+function shader(kernel, shared) {
+  const before = kernel.startsWith('linear') ? [...shared, OUTPUTS] : shared;
   const text = read(kernel);
   const enable = [...before.map(read), text].some((text) => /\bsubgroup[A-Z]\w*\(/.test(text)) ? 'enable subgroups;' : '';
   // Where inputs are read together a workgroup is one subgroup, which a compiler cannot know.
   const trust = before.includes('inputs_read_together') ? 'diagnostic(off, subgroup_uniformity);' : '';
   const entries = [...text.matchAll(/@compute[^]*?\bfn (\w+)/g)].map(([, entry]) => entry);
-  return { name: [...before, kernel].join(' '), text: [enable, trust, ...before.map(read), text].join('\n'), entries };
+  return { name: [...before, kernel].join(' '), kernel, text: [enable, trust, ...before.map(read), text].join('\n'), entries };
 }
 
 const SHADERS = KERNELS.flatMap((kernel) =>
   kernel.startsWith('streaming')
     ? [shader(kernel, [])]
-    : ARRAYS.flatMap((arrays) => INPUTS.map((inputs) => shader(kernel, [arrays, 'step', 'octets', inputs, 'weights_in_fp16']))),
+    : ARRAYS.flatMap((arrays) => (kernel === 'linear_tiled' ? INPUTS.slice(0, 1) : INPUTS).map((inputs) => shader(kernel, [arrays, 'step', 'octets', inputs, 'weights_in_fp16']))),
 ).concat(
   READ_MATRICES.flatMap((kernel) =>
     ARRAYS.flatMap((arrays) => QUANTIZED.map((weights) => shader(kernel, [arrays, 'step', 'octets', 'inputs_read_alone', weights]))),
@@ -91,7 +99,7 @@ async function compile({ shaders, constants, feature }) {
   const adapter = await navigator.gpu.requestAdapter();
   const device = await adapter.requestDevice({ requiredFeatures: feature ? ['subgroups'] : [] });
   const said = {};
-  for (const { name, text, entries } of shaders) {
+  for (const { name, kernel, text, entries } of shaders) {
     device.pushErrorScope('validation');
     const module = device.createShaderModule({ code: text });
     const { messages } = await module.getCompilationInfo();
@@ -99,10 +107,13 @@ async function compile({ shaders, constants, feature }) {
     await device.popErrorScope();
     // Only native adapters read storage textures, more of them than browsers bind, and only llvmpipe reads inputs together.
     if (/storage_texture|together/.test(name) || messages.some(({ type }) => type === 'error')) continue;
+    // Where the arrays are changes no line of these.
+    if (/weights_in_q|linear_tiled/.test(name) && !name.startsWith('arrays_in_buffers')) continue;
     for (const entryPoint of entries) {
-      let sets = constants[entryPoint] ?? constants[entryPoint.split('_')[0]] ?? [];
-      // The narrowest tile and the widest: what differs is the same in all.
-      if (/weights_in_q/.test(name) && sets.length > 2) sets = [sets[0], sets[3]].map((each) => ({ ...each, GROUPS: 4 }));
+      let sets = constants[kernel] ?? constants[entryPoint] ?? constants[entryPoint.split('_')[0]] ?? [];
+      // What differs is the same in all of them, and SwiftShader takes seconds for one: a single tile of quantized weights, which
+      // are read in groups of 32 inputs.
+      if (/weights_in_q/.test(name)) sets = sets.slice(-1).map((each) => (kernel === 'linear' ? { ...each, GROUPS: 4 } : each));
       const pipelines = sets.map((each) => device.createComputePipelineAsync({ layout: 'auto', compute: { module, entryPoint, constants: each } }));
       await Promise.all(pipelines).catch((error) => said[name].push(`${entryPoint}: ${error.message}`));
     }
@@ -112,7 +123,7 @@ async function compile({ shaders, constants, feature }) {
 }
 
 test('every shader compiles, with subgroups and without', async () => {
-  assert.equal(KERNELS.length, 10);
+  assert.equal(KERNELS.length, 11);
   assert.ok(SHADERS.every(({ entries }) => entries.length > 0));
   const nothing = Object.fromEntries(SHADERS.map(({ name }) => [name, []]));
   assert.deepEqual(await inPage(compile, { shaders: SHADERS, constants: CONSTANTS, feature: true }), nothing);

@@ -16,7 +16,8 @@ import { ROOT, browser, serve } from './support.mjs';
 const PACKAGE = join(ROOT, 'web/package');
 const TSC = join(ROOT, 'web/node_modules/typescript/bin/tsc');
 const WEIGHTS = 'examples/demo-model/weights';
-const MOST_ENGINE_BYTES = 1_000_000;
+/** 1 MiB. */
+const MOST_ENGINE_BYTES = 1 << 20;
 
 /** All of an app: what the readme's first example does, with greedy text, kept for the tests. */
 const APP = `
