@@ -62,6 +62,8 @@ const OPTIONS = {
     ...MEASURE,
     revision: { good: ['main', 'refs/pr/1'], bad: ['', 1, null] },
     baseUrl: { good: ['/model/', new URL('https://cdn.test/')], bad: [1, null, {}] },
+    server: { good: ['http://127.0.0.1:8012', new URL('https://box.test/')], bad: [1, null, {}, true] },
+    apiKey: { good: ['k-1'], bad: ['', 'a b', 'clé', 1, null] },
     files: { good: [[], [new File([], 'config.json')], new Set()], bad: ['config.json', [1], {}, null] },
     randomWeights: FLAG,
     token: { good: ['hf_x'], bad: [1, null] },

@@ -224,12 +224,16 @@ export async function maybe(model: InCoder, signal?: AbortSignal, suffix?: strin
   await model.infill({ prefix: '', suffix, begun: undefined }, { signal, maxTokens: options?.maxTokens, stop: undefined });
   await model.score('x', { signal });
   await InCoder.load('demo', { baseUrl: new URL('https://example.org/model/'), worker: () => new Worker('worker.js'), signal });
+  await InCoder.load({ server: 'http://127.0.0.1:8012', apiKey: options?.maxTokens?.toString(), signal });
+  await InCoder.load('demo', { server: new URL('http://127.0.0.1:8012') });
   await InCoder.load('demo', { worker: '/incoder/worker.js', wasm: new Uint8Array(), onProgress: undefined });
   new EditorView({ extensions: [ghostText({ engine: () => model, debounceMs: options?.maxTokens, infill: undefined })] });
 }
 
 // @ts-expect-error: there is no such option
 void InCoder.load('demo', { basePath: '/model/' });
+// @ts-expect-error: nor does a model without a name come from anywhere but a server
+void InCoder.load({ baseUrl: '/model/' });
 // @ts-expect-error: a result is no string
 export const text: Promise<string> = complete('', '');
 `;

@@ -71,6 +71,15 @@ export interface PanelHooks {
   status(text: string): void;
 }
 
+/** One way to a model. */
+interface Bringing {
+  /** For the status line while it is on its way, and when somebody cancelled it. */
+  status: string;
+  cancelled: string;
+  load(options: Required<Pick<LoadOptions, 'signal' | 'onProgress'>>): Promise<InCoder>;
+  failure(error: unknown): Message;
+}
+
 export class ModelPanel {
   private source: SourceId = 'demo';
   private engine: InCoder | null = null;
@@ -105,6 +114,13 @@ export class ModelPanel {
       event.preventDefault();
       void this.start();
     });
+    byId('server-form', HTMLFormElement).addEventListener('submit', (event) => {
+      event.preventDefault();
+      void this.connect();
+    });
+    // A server answers pages on its own machine without being told to.
+    const local = ['localhost', '127.0.0.1', '[::1]'].includes(location.hostname);
+    byId('server-command', HTMLElement).textContent = `incoder serve${local ? '' : ` --allow-origin ${location.origin}`}`;
     for (const id of ['disk-files', 'disk-folder']) {
       const input = byId(id, HTMLInputElement);
       input.addEventListener('change', () => this.pick([...(input.files ?? [])]));
@@ -118,6 +134,7 @@ export class ModelPanel {
       this.hindrance = ofProbe(found);
       hooks.status(`No model can be loaded here. ${this.hindrance.title}`);
       show(this.message, this.hindrance);
+      byId('server-form', HTMLFormElement).hidden = false;
       this.render();
     });
   }
@@ -272,11 +289,8 @@ export class ModelPanel {
   private async start(): Promise<void> {
     if (this.abort || this.engine || this.load.disabled) return;
     const source = SOURCES[this.source];
-    const abort = new AbortController();
-    this.abort = abort;
-    show(this.message, null);
-    const meter = new LoadMeter(this.source === 'disk');
-    const options: LoadOptions = { signal: abort.signal, onProgress: (progress) => meter.add(progress) };
+    const name = this.source === 'demo' ? 'demo' : (source.hub ?? 'from-disk');
+    const options: LoadOptions = {};
     const weights = byId('weights', HTMLSelectElement).value;
     if (weights === 'q8' || weights === 'q4') options.quantize = weights;
     if (this.source === 'demo') options.baseUrl = DEMO_URL;
@@ -287,24 +301,60 @@ export class ModelPanel {
       if (revision) options.revision = revision;
       if (token) options.token = token;
     }
+    await this.bring({
+      status: `Loading the ${source.title} …`.replace('the In', 'In'),
+      cancelled: 'Loading was cancelled. What was downloaded is kept: loading again continues.',
+      load: async (more) => {
+        for (const model of this.kept.filter((each) => this.outdated(each))) await InCoder.cache.delete(model.id);
+        const engine = await InCoder.load(name, { ...options, ...more });
+        this.showLoaded(engine, source);
+        return engine;
+      },
+      failure: (error) => {
+        const message = ofError(error, 'load');
+        const unread = error instanceof InCoderError && ['NOT_FOUND', 'BAD_CHECKPOINT', 'UNSUPPORTED_MODEL'].includes(error.code);
+        if (unread && this.source === 'demo') message.advice = DEMO_ADVICE;
+        return message;
+      },
+    });
+  }
+
+  /** Lets a server compute where this browser cannot. */
+  private async connect(): Promise<void> {
+    if (this.abort || this.engine) return;
+    const server = byId('server-url', HTMLInputElement).value.trim();
+    const apiKey = byId('server-key', HTMLInputElement).value.trim();
+    await this.bring({
+      status: 'Waiting for the server …',
+      cancelled: 'Nobody waits for the server any more.',
+      load: async (more) => {
+        byId('load-phase', HTMLElement).textContent = 'Waiting for the server';
+        const engine = await InCoder.load({ server, ...(apiKey && { apiKey }), ...more });
+        this.showServer(engine);
+        return engine;
+      },
+      failure: (error) => ofError(error, 'connect'),
+    });
+  }
+
+  private async bring({ status, cancelled, load, failure }: Bringing): Promise<void> {
+    const abort = new AbortController();
+    this.abort = abort;
+    show(this.message, null);
+    const meter = new LoadMeter(this.source === 'disk');
     this.render();
     const cancel = byId('cancel-load', HTMLButtonElement);
     cancel.focus({ preventScroll: true });
     this.hooks.loading(true);
-    this.hooks.status(`Loading the ${source.title} …`.replace('the In', 'In'));
+    this.hooks.status(status);
     try {
-      for (const model of this.kept.filter((each) => this.outdated(each))) await InCoder.cache.delete(model.id);
-      this.engine = await InCoder.load(this.source === 'demo' ? 'demo' : (source.hub ?? 'from-disk'), options);
+      this.engine = await load({ signal: abort.signal, onProgress: (progress) => meter.add(progress) });
       this.hooks.status('The model is ready.');
-      this.showLoaded(this.engine, source);
     } catch (error) {
       if (abort.signal.aborted || isAbort(error)) {
-        this.hooks.status('Loading was cancelled. What was downloaded is kept: loading again continues.');
+        this.hooks.status(cancelled);
       } else {
-        const message = ofError(error, 'load');
-        const unread = error instanceof InCoderError && ['NOT_FOUND', 'BAD_CHECKPOINT', 'UNSUPPORTED_MODEL'].includes(error.code);
-        if (unread && this.source === 'demo') message.advice = DEMO_ADVICE;
-        show(this.message, message);
+        show(this.message, failure(error));
         this.message.scrollIntoView({ block: 'nearest' });
         this.hooks.status('The model could not be loaded.');
       }
@@ -315,8 +365,23 @@ export class ModelPanel {
     this.hooks.engine(this.engine);
     await this.readCache();
     // The button that had the focus is hidden now; browsers take the focus from it at once, or a little later.
-    const next = this.engine ? byId('infill', HTMLButtonElement) : this.load;
+    const next = this.engine ? byId('infill', HTMLButtonElement) : this.begin;
     if ([cancel, document.body].includes(document.activeElement as HTMLElement)) next.focus({ preventScroll: true });
+  }
+
+  /** The button that a model is loaded with here. */
+  private get begin(): HTMLButtonElement {
+    return this.hindrance ? byId('use-server', HTMLButtonElement) : this.load;
+  }
+
+  private showServer({ info }: InCoder): void {
+    byId('model-facts', HTMLElement).replaceChildren(
+      fact('Model', info.model, 'info-model'),
+      fact('Parameters', millions(info.parameters), 'info-parameters'),
+      fact('Context', `${number(info.contextLength)} tokens`, 'info-context'),
+      fact('Server', info.server ?? '', 'info-server'),
+      fact('Computed on', info.adapter.description, 'info-device'),
+    );
   }
 
   private showLoaded(engine: InCoder, source: Source): void {
@@ -340,7 +405,7 @@ export class ModelPanel {
     this.hooks.engine(null);
     this.hooks.status('The model was unloaded.');
     this.render();
-    this.load.focus({ preventScroll: true });
+    this.begin.focus({ preventScroll: true });
     await engine?.dispose();
   }
 

@@ -75,6 +75,9 @@ function report({ status: text, notes, speed, ttft, reused }: RunReport): void {
   if (reused !== undefined) byId('stat-reused', HTMLElement).textContent = reused;
 }
 
+/** A server that is not there is no download that broke off. */
+const during = (): 'run' | 'connect' => (state.engine?.info.server === undefined ? 'run' : 'connect');
+
 // The editor, and the runs that write into it.
 
 const run = (kind: 'infill' | 'extend'): void => {
@@ -103,7 +106,7 @@ const runner: Runner = new Runner(view, {
     if (lost && !running) byId('infill', HTMLButtonElement).focus({ preventScroll: true });
     measureSoon();
   },
-  failed: (error) => show(message, ofError(error)),
+  failed: (error) => show(message, ofError(error, during())),
 });
 
 byId('infill', HTMLButtonElement).addEventListener('click', () => run('infill'));
@@ -141,6 +144,15 @@ function open(index: number): void {
 }
 
 choice.addEventListener('change', () => open(Number(choice.value)));
+
+/** A server fills one hole at a time: an example with more makes room for one that it can fill, unless somebody edited it. */
+function openForServer(): void {
+  const shown = examples[Number(choice.value)];
+  if (!shown || view.state.doc.toString() !== shown.text || markers(shown.text).length < 2) return;
+  const fillable = examples.findIndex(({ text }) => markers(text).length === 1);
+  choice.value = String(fillable);
+  open(fillable);
+}
 language.addEventListener('change', () => setLanguage(view, language.value as Language));
 
 // Settings.
@@ -170,7 +182,7 @@ function suggestions(): ReturnType<typeof ghostText> {
     engine: () => (state.running ? null : state.engine),
     singleLine: ghostLine.checked,
     onError: (error) => {
-      if (!isAbort(error)) show(message, ofError(error));
+      if (!isAbort(error)) show(message, ofError(error, during()));
     },
   });
 }
@@ -242,6 +254,7 @@ new ModelPanel(probe, {
   engine(engine) {
     state.engine = engine;
     if (engine) watch(engine);
+    if (engine?.info.server !== undefined) openForServer();
     render();
     measureSoon();
   },

@@ -92,6 +92,14 @@ const ERRORS: Record<InCoderError['code'], Message> = {
     title: 'The engine’s WebAssembly could not be loaded.',
     advice: 'Reload the page. The server has to serve .wasm files, and extensions must not block them.',
   },
+  SERVER_ERROR: {
+    title: 'The server refused this.',
+    advice: 'Check its address and its key, and see what it printed where it was started.',
+  },
+  NOT_SUPPORTED: {
+    title: 'A server cannot do this.',
+    advice: 'It fills one hole at a time: take the other holes away.',
+  },
 };
 
 const OFFLINE: Message = {
@@ -99,12 +107,19 @@ const OFFLINE: Message = {
   advice: 'What was downloaded so far is kept. Load again once the network is back.',
 };
 
+const UNREACHABLE: Message = {
+  title: 'No server answers there.',
+  advice: 'Check the address, and start `incoder serve` there so that it allows this page.',
+};
+
 /** Codes that mean no more than that there is no network; a load gets the engine's own files over it, too. */
-const NETWORKED = { run: ['NETWORK'], load: ['NETWORK', 'WORKER_FAILED', 'WASM_LOAD'] };
+const NETWORKED = { run: ['NETWORK'], load: ['NETWORK', 'WORKER_FAILED', 'WASM_LOAD'], connect: [] as string[] };
 
 /** What to say of anything that was thrown. */
-export function ofError(error: unknown, during: 'run' | 'load' = 'run'): Message {
+export function ofError(error: unknown, during: 'run' | 'load' | 'connect' = 'run'): Message {
   if (error instanceof InCoderError) {
+    // A server on this machine needs no network, and nothing of it is downloaded.
+    if (error.code === 'NETWORK' && during === 'connect') return { ...UNREACHABLE, detail: error.message };
     if (NETWORKED[during].includes(error.code) && !navigator.onLine) return { ...OFFLINE, detail: error.message };
     return { ...ERRORS[error.code], detail: error.message };
   }

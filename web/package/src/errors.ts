@@ -17,7 +17,9 @@ export type ErrorCode =
   | 'INVALID_ARGUMENT'
   | 'DISPOSED'
   | 'WORKER_FAILED'
-  | 'WASM_LOAD';
+  | 'WASM_LOAD'
+  | 'SERVER_ERROR'
+  | 'NOT_SUPPORTED';
 
 /** Details are plain values (numbers, strings), so that they survive the worker border. */
 export type ErrorDetails = Record<string, unknown>;

@@ -15,6 +15,7 @@ export type Complete = (context: GhostContext) => Promise<string> | AsyncIterabl
 
 /** The part of `InCoder` that ghost text needs. */
 export interface Infiller {
+  readonly info?: { readonly server?: string };
   infillStream(input: InfillInput, options?: InfillOptions): AsyncGenerator<TokenEvent, Infilling>;
 }
 
@@ -38,11 +39,13 @@ export function infillSource(getEngine: () => Infiller | null, options: InfillSo
   return async function* ({ prefix, suffix, signal }) {
     const engine = getEngine();
     if (!engine) return;
+    // A server reads what its own context has room for.
+    const most = engine.info?.server === undefined ? maxPromptTokens : undefined;
     const events = engine.infillStream({ prefix, suffix }, {
       ...infill,
       maxTokens: infill.maxTokens ?? 48,
       temperature: infill.temperature ?? 0.2,
-      maxPromptTokens: infill.maxPromptTokens ?? maxPromptTokens,
+      maxPromptTokens: infill.maxPromptTokens ?? most,
       lookback: infill.lookback ?? lookback,
       end: infill.end ?? (singleLine ? 'line' : 'auto'),
       supersede: true,

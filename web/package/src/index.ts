@@ -34,13 +34,16 @@ import { wasm, type WasmSource } from './wasm.js';
 export { InCoderError, type ErrorCode, type ErrorDetails } from './errors.js';
 export type * from './types.js';
 
+/** An engine in a worker or on the page, or a server. */
+type Calls = Pick<Connection, 'call' | 'close'>;
+
 /** A loaded model. */
 export class InCoder {
   /** What it is and what it runs on. */
   readonly info: ModelInfo;
   /** Text to token ids and back, as the model reads it. */
   readonly tokenizer: Tokenizer;
-  readonly #connection: Connection;
+  readonly #connection: Calls;
   readonly #losses: Losses;
 
   /** What this browser can do; downloads no model. */
@@ -93,9 +96,16 @@ export class InCoder {
    *
    * Rejects with an `InCoderError`, or with the signal's reason; what was downloaded by then stays cached.
    */
-  static async load(model: string, options: LoadOptions = {}): Promise<InCoder> {
-    aText('the model', model);
-    const { signal, onProgress, worker = true, wasm: source, baseUrl, files, ...rest } = checked('load', options);
+  static load(model: string, options?: LoadOptions): Promise<InCoder>;
+  /** Lets a server compute, whose model needs no name here. */
+  static load(options: LoadOptions & { server: string | URL }): Promise<InCoder>;
+  static async load(named: string | LoadOptions, given: LoadOptions = {}): Promise<InCoder> {
+    const onlyOptions = typeof named === 'object' && named?.server !== undefined;
+    const all = checked('load', onlyOptions ? named : given);
+    if (all.server !== undefined) return InCoder.#connect(all);
+    if (all.apiKey !== undefined) throw new InCoderError('INVALID_ARGUMENT', "apiKey is for a 'server', and there is none", { option: 'apiKey' });
+    const model = aText('the model', named);
+    const { signal, onProgress, worker = true, wasm: source, baseUrl, files, ...rest } = all;
     if (model === 'demo' && baseUrl === undefined && !files) {
       throw new InCoderError('INVALID_ARGUMENT', "the demo model is not on the hub: say where it is served with 'baseUrl'");
     }
@@ -123,7 +133,21 @@ export class InCoder {
     }
   }
 
-  private constructor(connection: Connection, losses: Losses, info: ModelInfo) {
+  /** Neither a worker nor the engine is started for a server. */
+  static async #connect({ server, apiKey, signal, onProgress, ...others }: LoadOptions): Promise<InCoder> {
+    const option = Object.keys(others)[0];
+    if (option !== undefined) {
+      throw new InCoderError('NOT_SUPPORTED', `a server has its model loaded already, and does not take the option ${option}`, { option });
+    }
+    const url = absolute(server ?? '');
+    const { ServerConnection } = await import('./server.js');
+    const connection = new ServerConnection(url, apiKey);
+    const info = await connection.info(signal);
+    onProgress?.({ phase: 'ready', done: 1, total: 1 });
+    return new InCoder(connection, new Losses(), info);
+  }
+
+  private constructor(connection: Calls, losses: Losses, info: ModelInfo) {
     this.#connection = connection;
     this.#losses = losses;
     this.info = info;

@@ -85,6 +85,8 @@ const LOAD: Checks<LoadOptions> = {
   ...MEASURE,
   revision: check('a text that is not empty', (value) => isText(value) && value !== ''),
   baseUrl: url,
+  server: url,
+  apiKey: check('a key of letters, digits and signs', (value) => isText(value) && /^[\x21-\x7e]+$/.test(value)),
   files: check('a list of files', (value) => isObject(value) && Symbol.iterator in value && [...(value as Iterable<unknown>)].every(isObject)),
   randomWeights: flag,
   token: text,

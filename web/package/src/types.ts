@@ -47,6 +47,13 @@ export interface LoadOptions {
    * `files`, which then are config.json and tokenizer.json; false.
    */
   randomWeights?: boolean | undefined;
+  /**
+   * Let an `incoder serve` compute instead of a GPU of this browser: its URL. Beside it, `apiKey`, `signal` and `onProgress` are the only
+   * options; the model is the server's, and its name may be left out.
+   */
+  server?: string | URL | undefined;
+  /** The key that the server was started with. */
+  apiKey?: string | undefined;
   /** The hub's access token. */
   token?: string | undefined;
   /** Keep what is downloaded, and what was measured of the GPU, in this browser; true. */
@@ -254,9 +261,11 @@ export interface Tokenizer {
   count(text: string): Promise<number>;
 }
 
-/** The loaded model, and what it runs on. */
+/** The loaded model, and what it runs on. What a server does not say of its model is 0, false or empty. */
 export interface ModelInfo {
   model: string;
+  /** The URL of the server that computes; left out where this browser does. */
+  server?: string;
   parameters: number;
   contextLength: number;
   /** Tokens of a prompt that are computed in one step. */
@@ -266,8 +275,8 @@ export interface ModelInfo {
   dModel: number;
   heads: number;
   /** How the weights are stored on the GPU. */
-  weights: 'f16' | Quantize;
-  kv: 'f16' | 'f32';
+  weights: 'f16' | Quantize | '';
+  kv: 'f16' | 'f32' | '';
   /** GPU memory of weights, KV cache and what a step computes in, bytes. */
   gpuBytes: number;
   adapter: AdapterInfo;

@@ -1,6 +1,6 @@
 /** Rows of figures, and the table that shows them. In JSON they have the names that `incoder bench -o json` gives them. */
 
-import type { AdapterSpeed } from 'incoder';
+import type { AdapterSpeed, ModelInfo } from 'incoder';
 import { make } from '../dom.js';
 
 /** Median, least and most of some repetitions. */
@@ -34,7 +34,7 @@ export interface Report {
   model: string;
   parameters: number;
   weight_bytes: number;
-  kv: 'f16' | 'f32';
+  kv: ModelInfo['kv'];
   context_tokens: number;
   repetitions: number;
   device: { name: string; backend: 'webgpu'; type: 'software' | 'gpu'; driver: '' };
