@@ -1,4 +1,4 @@
-//! `cargo xtask setup | demo | web | test | full-size | synthetic`: everything a stranger or CI runs. Little but std and child processes.
+//! `cargo xtask setup | demo | web | vscode | test | full-size | synthetic`: everything a stranger or CI runs. Little but std and child processes.
 
 mod demo;
 mod full_size;
@@ -9,6 +9,7 @@ mod setup;
 mod synthetic;
 mod tally;
 mod test;
+mod vscode;
 mod vulkan;
 mod web;
 
@@ -19,6 +20,7 @@ const USAGE: &str = "\
 cargo xtask setup          install or name what building and running needs
 cargo xtask demo           set up, build, and fill a hole in a source file with the demo model
 cargo xtask web [--build]   build the npm package and the demo page, and serve the page on localhost
+cargo xtask vscode          build the extension for Visual Studio Code and package it
 cargo xtask picture        make README's picture anew from what the program prints
 cargo xtask test            set up and run every check and test, on lavapipe
 cargo xtask test --quick    run only the lints and the faster native tests
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
         ["demo"] => demo::demo(),
         ["web"] => web::serve(),
         ["web", "--build"] => web::build(),
+        ["vscode"] => vscode::package(),
         ["picture"] => picture::picture(),
         ["test"] => test::test(Choice::default()),
         ["test", "--quick"] => test::test(Choice { quick: true, ..Choice::default() }),

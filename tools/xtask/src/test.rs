@@ -2,7 +2,7 @@
 
 use crate::run::{output, tee, without_environment};
 use crate::tally::{Tally, count, durations};
-use crate::{licences, setup, vulkan, web};
+use crate::{licences, setup, vscode, vulkan, web};
 use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
@@ -51,7 +51,8 @@ pub fn test(choice: Choice) -> Result<(), String> {
     run.native(choice);
     if !choice.quick {
         run.clients();
-        run.web();
+        run.built("the extension for Visual Studio Code", vscode::package, || vec![vscode::tests()]);
+        run.built("the web package and the demo page", web::build, web::tests);
     }
 
     println!("\n{}", run.summary.join("\n"));
@@ -183,17 +184,17 @@ impl Run {
         *(if checked.is_ok() { &mut self.tally.passed } else { &mut self.tally.failed }) += 1;
     }
 
-    /// The web package and the demo page: built, then tested in a browser.
-    fn web(&mut self) {
+    /// What npm builds, then its tests; those of the web package run in a browser.
+    fn built(&mut self, what: &str, build: fn() -> Result<(), String>, tests: fn() -> Vec<Command>) {
         let started = Instant::now();
-        let built = web::build();
+        let built = build();
         if let Err(problem) = &built {
             println!("{problem}");
         }
-        self.note("the web package and the demo page", built.is_ok(), started.elapsed().as_secs_f64());
+        self.note(what, built.is_ok(), started.elapsed().as_secs_f64());
         *(if built.is_ok() { &mut self.tally.passed } else { &mut self.tally.failed }) += 1;
         if built.is_ok() {
-            for mut tests in web::tests() {
+            for mut tests in tests() {
                 tests.envs(setup::find_chromium().map(|path| ("CHROMIUM", path)));
                 self.timed_tests(tests);
             }
