@@ -1,5 +1,6 @@
 //! `cargo xtask setup | demo | web | vscode | test | full-size | synthetic`: everything a stranger or CI runs. Little but std and child processes.
 
+mod clients;
 mod demo;
 mod full_size;
 mod licences;
@@ -21,6 +22,7 @@ cargo xtask setup          install or name what building and running needs
 cargo xtask demo           set up, build, and fill a hole in a source file with the demo model
 cargo xtask web [--build]   build the npm package and the demo page, and serve the page on localhost
 cargo xtask vscode          build the extension for Visual Studio Code and package it
+cargo xtask clients         fetch editors and libraries, and test them against the program in target/debug
 cargo xtask picture        make README's picture anew from what the program prints
 cargo xtask test            set up and run every check and test, on lavapipe
 cargo xtask test --quick    run only the lints and the faster native tests
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
         ["web"] => web::serve(),
         ["web", "--build"] => web::build(),
         ["vscode"] => vscode::package(),
+        ["clients"] => clients::run(),
         ["picture"] => picture::picture(),
         ["test"] => test::test(Choice::default()),
         ["test", "--quick"] => test::test(Choice { quick: true, ..Choice::default() }),

@@ -86,6 +86,14 @@ pub fn chromium() -> Result<(), String> {
     install(&["chromium"], "no Chromium", "install Chromium or Chrome, or say where it is with CHROMIUM=PATH")
 }
 
+/// A terminal for the test in Helix.
+pub fn tmux() -> Result<(), String> {
+    if run::output(Command::new("tmux").arg("-V")).is_some() {
+        return Ok(());
+    }
+    install(&["tmux"], "no tmux", "install tmux")
+}
+
 /// Installs Debian packages where that is possible, or says what is `missing` and what to do `elsewhere`.
 fn install(packages: &[&str], missing: &str, elsewhere: &str) -> Result<(), String> {
     if run::output(Command::new("apt-get").arg("--version")).is_none() {

@@ -2,7 +2,7 @@
 
 use crate::run::{output, tee, without_environment};
 use crate::tally::{Tally, count, durations};
-use crate::{licences, setup, vscode, vulkan, web};
+use crate::{clients, licences, setup, vscode, vulkan, web};
 use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
@@ -13,9 +13,6 @@ const WIDTH: &str = "LP_NATIVE_VECTOR_WIDTH";
 const SLOWEST: usize = 10;
 /// Tests whose name has one of these run again on subgroups of other widths: the kernels, and a whole small model.
 const KERNEL_TESTS: [&str; 2] = ["kernel", "tiny_sequences"];
-
-/// Where Python packages for the tests are installed.
-const CLIENTS: &str = "target/clients";
 
 #[derive(Default)]
 struct Run {
@@ -125,18 +122,14 @@ impl Run {
         }
     }
 
-    /// OpenAI's and Ollama's own libraries against the server that was built for the tests.
+    /// Clients that others wrote, against the program that was built for the tests.
     fn clients(&mut self) {
-        let python = Path::new(CLIENTS).join("bin/python");
-        let mut make = Command::new("python3");
-        make.args(["-m", "venv", CLIENTS]);
-        self.check(make);
-        let mut install = Command::new(&python);
-        install.args(["-m", "pip", "install", "--quiet", "--requirement", "tests/clients/requirements.txt"]);
-        self.check(install);
-        let mut tests = Command::new(python);
-        tests.args(["tests/clients/check.py", "target/debug/incoder"]);
-        self.tests(tests, Skips::Count);
+        for install in clients::installs() {
+            self.check(install);
+        }
+        for tests in clients::tests() {
+            self.timed_tests(tests);
+        }
     }
 
     /// A command that passes or fails as a whole.
