@@ -64,7 +64,7 @@ def wait(what, holds, seconds=60):
     while not (value := holds()):
         if time.monotonic() > end:
             raise AssertionError(f"{what} was waited for")
-        time.sleep(0.02)
+        time.sleep(0.002)
     return value
 
 
@@ -102,6 +102,7 @@ class Neovim:
         return self.nvim.exec_lua(SHOWN)
 
     def ghost(self):
+        """The ghost text, once there is some."""
         return wait("ghost text", self.shown)
 
     def text(self):

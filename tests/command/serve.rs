@@ -375,11 +375,15 @@ fn what_clients_require_is_there() {
     // By this, `incoder lsp` knows that the server is no other.
     assert!(metrics.header("server").unwrap().starts_with("incoder/"));
     assert_eq!(metrics.header("content-type"), Some("text/plain; version=0.0.4"));
+    let before = server.metric("n_decode_total");
     // With usage, one more chunk without a choice.
     let body = json!({"prompt": "x", "max_tokens": 3, "stream": true, "stream_options": {"include_usage": true}});
     let events = server.post("/v1/completions", &body).events();
     let usage: Value = serde_json::from_str(&events[events.len() - 2]).unwrap();
     assert_eq!((&usage["choices"], &usage["usage"]["completion_tokens"]), (&json!([]), &json!(3)));
+    // One step for the prompt, and one for every token but the last, unless drafts saved some.
+    let steps = server.metric("n_decode_total") - before;
+    assert!((2.0..=4.0).contains(&steps), "{steps}");
     // What asks for no text has its answers, too.
     for (body, reason) in
         [(json!({"model": "m", "prompt": ""}), "load"), (json!({"model": "m", "keep_alive": 0}), "unload")]

@@ -76,6 +76,8 @@ pub struct Session {
     overflow: Option<Error>,
     /// When the last step of [`Session::decode`] was done.
     decoded: Option<Instant>,
+    /// Steps of the model that were computed.
+    steps: u64,
     /// Other contexts that are kept.
     pub(crate) slots: Slots,
     /// Of drafts, for [`crate::decode::speculative`].
@@ -92,9 +94,16 @@ impl Session {
             logits: Vec::new(),
             fork: None,
             decoded: None,
+            steps: 0,
             slots: Slots::default(),
             experience: Experience::default(),
         }
+    }
+
+    /// How many steps of the model were computed since it was loaded, of prompts and of new tokens. Steps that the GPU began with
+    /// ahead count once they are used.
+    pub fn steps(&self) -> u64 {
+        self.steps
     }
 
     /// The model's configuration.
@@ -272,6 +281,7 @@ impl Session {
             };
             if let Some(told) = told {
                 self.appended(pushes, start);
+                self.steps += 1;
                 self.decoded = Some(Instant::now());
                 let mut ids = Vec::with_capacity(pushes.len());
                 for (push, told) in pushes.iter().zip(&told) {
@@ -386,6 +396,7 @@ impl Session {
 
     /// A step of the backend, once more with a wider cache where the narrow one cannot hold the keys and values.
     async fn compute(&mut self, columns: &[Column], logits: usize) -> Result<Vec<Vec<f32>>> {
+        self.steps += 1;
         match self.backend.forward(columns, logits).await {
             Err(overflow @ Error::KvOverflow { .. }) => {
                 self.widen(overflow).await?;

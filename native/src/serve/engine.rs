@@ -23,6 +23,7 @@ pub fn serve(session: &mut Session, tokenizer: &Tokenizer, queue: &Queue, metric
         let waited = job.queued.elapsed();
         let started = Instant::now();
         let answered = pollster::block_on(complete(session, tokenizer, &job));
+        metrics.set_steps(session.steps());
         metrics.end();
         let ms = started.elapsed().as_secs_f64() * 1e3;
         let mut lost = None;

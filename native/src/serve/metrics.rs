@@ -11,10 +11,16 @@ pub struct Metrics {
     new_tokens: AtomicU64,
     decode_microseconds: AtomicU64,
     requests: AtomicU64,
+    steps: AtomicU64,
     is_busy: AtomicBool,
 }
 
 impl Metrics {
+    /// So many steps of the model were computed until now.
+    pub fn set_steps(&self, steps: u64) {
+        self.steps.store(steps, Relaxed);
+    }
+
     /// The engine begins with a request.
     pub fn begin(&self) {
         self.requests.fetch_add(1, Relaxed);
@@ -53,6 +59,7 @@ impl Metrics {
             ("tokens_predicted_total", "counter", "New tokens.", new),
             ("tokens_predicted_seconds_total", "counter", "Seconds spent on new tokens.", decode_s),
             ("n_requests_total", "counter", "Requests that the engine began with.", get(&self.requests)),
+            ("n_decode_total", "counter", "Steps of the model, of prompts and of new tokens.", get(&self.steps)),
             ("prompt_tokens_seconds", "gauge", "Prompt tokens a second, on average.", rate(prompt, prompt_s)),
             ("predicted_tokens_seconds", "gauge", "New tokens a second, on average.", rate(new, decode_s)),
             ("requests_processing", "gauge", "Requests being computed.", busy),
