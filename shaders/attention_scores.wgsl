@@ -4,6 +4,8 @@
 override THREADS: u32 = 64u;
 override HEADS: u32 = 1u;
 override HEAD_DIM: u32 = 8u;
+// Query heads that share a head of keys and values.
+override QUERIES_PER_KEY: u32 = 1u;
 
 @compute @workgroup_size(THREADS)
 fn attention_scores(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
@@ -18,6 +20,7 @@ fn attention_scores(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invo
     // What lies beyond the last row repeats it, and then weighs nothing.
     let inside = min(t, vec4(attended - 1u));
     let row = select(vec4(column.tail_start - column.prefix) + inside, inside, inside < vec4(column.prefix));
+    let key_head = head / QUERIES_PER_KEY;
     let width = HEADS * HEAD_DIM / 4u;
     var sum = vec4(0.0);
     for (var i = 0u; i < HEAD_DIM / 8u; i++) {
@@ -25,10 +28,10 @@ fn attention_scores(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invo
         let low = input(group.z, query, width);
         let high = input(group.z, query + 1u, width);
         sum += vec4(
-            product(cached_octet(row.x, head, i), low, high),
-            product(cached_octet(row.y, head, i), low, high),
-            product(cached_octet(row.z, head, i), low, high),
-            product(cached_octet(row.w, head, i), low, high),
+            product(cached_octet(row.x, key_head, i), low, high),
+            product(cached_octet(row.y, key_head, i), low, high),
+            product(cached_octet(row.z, key_head, i), low, high),
+            product(cached_octet(row.w, key_head, i), low, high),
         );
     }
     put_scores(group.z * HEADS + head, quad, select(vec4(-3.0e38), sum, t < vec4(attended)));

@@ -6,6 +6,8 @@ override OCTETS: u32 = 1u;
 // 1 needs no barrier.
 override SLICES: u32 = 1u;
 override HEADS: u32 = 1u;
+// Query heads that share a head of keys and values.
+override QUERIES_PER_KEY: u32 = 1u;
 
 override PARTIALS: u32 = OCTETS * SLICES;
 
@@ -16,6 +18,7 @@ var<workgroup> part_out: array<Octet, PARTIALS>;
 @compute @workgroup_size(OCTETS, SLICES)
 fn attention_values(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) thread: vec3<u32>) {
     let head = group.x;
+    let value_head = head / QUERIES_PER_KEY;
     let column = state.column[group.y];
     let attended = column.prefix + column.tail_len;
     let line = group.y * HEADS + head;
@@ -35,10 +38,10 @@ fn attention_values(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invo
         let t = min(vec4(i * 4u) + vec4(0u, 1u, 2u, 3u), vec4(attended - 1u));
         let row = select(vec4(column.tail_start - column.prefix) + t, t, t < vec4(column.prefix));
         let share = exp(scores(line, i) - highest);
-        let value0 = cached_octet(row.x, head, thread.x);
-        let value1 = cached_octet(row.y, head, thread.x);
-        let value2 = cached_octet(row.z, head, thread.x);
-        let value3 = cached_octet(row.w, head, thread.x);
+        let value0 = cached_octet(row.x, value_head, thread.x);
+        let value1 = cached_octet(row.y, value_head, thread.x);
+        let value2 = cached_octet(row.z, value_head, thread.x);
+        let value3 = cached_octet(row.w, value_head, thread.x);
         sum_of_four += share;
         low += share.x * value0.low + share.y * value1.low + share.z * value2.low + share.w * value3.low;
         high += share.x * value0.high + share.y * value1.high + share.z * value2.high + share.w * value3.high;

@@ -1,7 +1,8 @@
-// x = E[token] * SCALE + P[position], eight values a thread. E has the layout of a linear layer's weights
+// x = E[token] * SCALE, + P[position] where positions are added, eight values a thread. E has the layout of a linear layer's weights
 // (weights_in_*.wgsl).
 
 override SCALE: f32 = 1.0;
+override POSITIONS: bool = true;
 
 struct Matrix {
     groups: u32,
@@ -30,6 +31,11 @@ fn embed(@builtin(global_invocation_id) thread: vec3<u32>) {
     let values = row_at(row / 64u, matrix.groups, group, row % 64u);
     let position = (state.column[column].position * matrix.groups + group) * 2u;
     let out = (column * matrix.groups + group) * 2u;
-    x[out] = values.low * SCALE + positions[position];
-    x[out + 1u] = values.high * SCALE + positions[position + 1u];
+    if (POSITIONS) {
+        x[out] = values.low * SCALE + positions[position];
+        x[out + 1u] = values.high * SCALE + positions[position + 1u];
+    } else {
+        x[out] = values.low * SCALE;
+        x[out + 1u] = values.high * SCALE;
+    }
 }

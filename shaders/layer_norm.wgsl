@@ -1,10 +1,14 @@
-// Layer norm, one workgroup a token: eps 1e-5, biased variance. Sums cross threads through workgroup memory.
+// Layer norm with a biased variance, or RMS norm; one workgroup a token. Sums cross threads through workgroup memory.
 
 override THREADS: u32 = 64u;
 // Width of a row in groups of 4 values.
 override WIDTH: u32 = 1u;
 // Whether to norm only the last `logits` columns, packed to the front.
 override LAST: bool = false;
+// Whether the mean is subtracted: layer norm. Otherwise it is RMS norm.
+override CENTRED: bool = true;
+// Added to the variance.
+override EPS: f32 = 1e-5;
 
 @group(0) @binding(9) var<storage, read> scale: array<vec4<f32>>;
 @group(0) @binding(10) var<storage, read> shift: array<vec4<f32>>;
@@ -32,18 +36,21 @@ fn layer_norm(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation
         row += state.columns - state.logits;
     }
     let first = row * WIDTH;
-    var sum = vec4(0.0);
-    for (var i = thread; i < WIDTH; i += THREADS) {
-        sum += x[first + i];
-    }
     let size = f32(WIDTH * 4u);
-    let mean = total(dot(sum, vec4(1.0)), thread) / size;
+    var mean = 0.0;
+    if (CENTRED) {
+        var sum = vec4(0.0);
+        for (var i = thread; i < WIDTH; i += THREADS) {
+            sum += x[first + i];
+        }
+        mean = total(dot(sum, vec4(1.0)), thread) / size;
+    }
     var squares = 0.0;
     for (var i = thread; i < WIDTH; i += THREADS) {
         let centred = x[first + i] - mean;
         squares += dot(centred, centred);
     }
-    let deviation = inverseSqrt(total(squares, thread) / size + 1e-5);
+    let deviation = inverseSqrt(total(squares, thread) / size + EPS);
     for (var i = thread; i < WIDTH; i += THREADS) {
         output(group.y, i, WIDTH, (x[first + i] - mean) * deviation * scale[i] + shift[i]);
     }

@@ -232,3 +232,13 @@ fn project_qkv(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocatio
         put_qkv(at.first + c, at.row, total(thread, c));
     }
 }
+
+// output = silu(a) * b, of each two rows a and b of W x + b
+@compute @workgroup_size(LANES, SLICES, BLOCKS)
+fn project_gated_silu(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) thread: vec3<u32>) {
+    let at = place(group, thread);
+    accumulate(at, thread, state.columns);
+    for (var c = thread.y; c < present(at.first, state.columns); c += SLICES) {
+        put_gated_silu(at.first + c, at.row, total(thread, c));
+    }
+}

@@ -6,7 +6,8 @@ const BLOCK_LANES = 8u;
 const BLOCK_ROWS = 64u;
 
 // For put_qkv only.
-override D_MODEL: u32 = 8u;
+override Q_WIDTH: u32 = 8u;
+override KV_WIDTH: u32 = 8u;
 override HEAD_DIM: u32 = 8u;
 
 struct Matrix {
@@ -75,26 +76,48 @@ fn put_gelu(column: u32, row: u32, product: Octet) {
     output(column, to + 1u, matrix.stride / 4u, gelu(sum.high));
 }
 
+fn silu(v: vec4<f32>) -> vec4<f32> {
+    return v / (1.0 + exp(-v));
+}
+
+// Of each two rows, the first is a gate and the second what it gates.
+fn put_gated_silu(column: u32, row: u32, product: Octet) {
+    if (row >= matrix.rows) {
+        return;
+    }
+    let sum = biased(product, matrix.first_row + row);
+    let gates = vec4(sum.low.xz, sum.high.xz);
+    let gated = vec4(sum.low.yw, sum.high.yw);
+    output(column, (matrix.first_row + row) / 8u, matrix.stride / 8u, silu(gates) * gated);
+}
+
 // Whether fp16 holds all of it. What pack2x16float makes of the rest is for the driver to say.
 fn fits_fp16(values: Octet) -> bool {
     let most = vec4(65504.0);
     return all(abs(values.low) <= most) && all(abs(values.high) <= most);
 }
 
-// Rows 0.. are queries (scaled, to the output), then keys, then values (to the cache).
+// Rows 0.. are queries (rotated and scaled, to the output), then keys (rotated), then values (to the cache).
 fn put_qkv(column: u32, row_here: u32, product: Octet) {
     if (row_here >= matrix.rows) {
         return;
     }
     let row = matrix.first_row + row_here;
-    let part = row / D_MODEL;
-    let within = row % D_MODEL;
+    var part = 0u;
+    var within = row;
+    if (row >= Q_WIDTH) {
+        part = 1u + (row - Q_WIDTH) / KV_WIDTH;
+        within = (row - Q_WIDTH) % KV_WIDTH;
+    }
     let scale = inverseSqrt(f32(HEAD_DIM));
-    let sum = biased(product, row);
+    var sum = biased(product, row);
     let cache_row = state.column[column].row;
+    if (part < 2u) {
+        sum = rotated(sum, state.column[column].position, within % HEAD_DIM, HEAD_DIM);
+    }
     if (part == 0u) {
-        output(column, within / 4u, D_MODEL / 4u, sum.low * scale);
-        output(column, within / 4u + 1u, D_MODEL / 4u, sum.high * scale);
+        output(column, within / 4u, Q_WIDTH / 4u, sum.low * scale);
+        output(column, within / 4u + 1u, Q_WIDTH / 4u, sum.high * scale);
     } else if (KV_F16) {
         if (!fits_fp16(sum)) {
             atomicMax(&overflow, matrix.rank + 1u - part);

@@ -186,3 +186,13 @@ fn project_qkv(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocatio
         put_qkv(at.first + c, at.row, total(sums, c));
     }
 }
+
+// output = silu(a) * b, of each two rows a and b of W x + b
+@compute @workgroup_size(BLOCK_LANES, TOKEN_THREADS)
+fn project_gated_silu(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) thread: vec3<u32>) {
+    let sums = accumulate(group, thread, state.columns);
+    let at = place(group, thread);
+    for (var c = 0u; c < present(at.first, state.columns); c++) {
+        put_gated_silu(at.first + c, at.row, total(sums, c));
+    }
+}

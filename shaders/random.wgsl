@@ -18,12 +18,16 @@ struct Part {
     step: u32,
     // 1: each value of an odd column is the negative of the one before it.
     opposed: u32,
-    spare: u32,
+    // The row of the matrix that it begins with.
+    first_row: u32,
 }
 
 struct Parts {
     part: array<Part, 3>,
-    rows_each: u32,
+    // 1: rows of the first two parts take turns.
+    alternating: u32,
+    // Half of a head's values where those of a pair lie side by side in the heads of the first two parts; 0 elsewhere.
+    half: u32,
 }
 
 @group(0) @binding(9) var<uniform> matrix: Matrix;
@@ -61,11 +65,20 @@ fn random(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_ind
     // Rows that are missing from the last block are 0.
     if (row < matrix.rows) {
         let of_all = matrix.first_row + row;
-        let part = parts.part[of_all / parts.rows_each];
-        let key = mix(part.key ^ (of_all % parts.rows_each));
-        for (var i = 0u; i < 4u; i++) {
-            let column = 8u * group.x + 2u * i;
-            word[i] = value(part, key, column) | (value(part, key, column + 1u) << 16u);
+        var i = u32(of_all >= parts.part[1].first_row) + u32(of_all >= parts.part[2].first_row);
+        var row_of_part = of_all - parts.part[i].first_row;
+        if (parts.alternating == 1u) {
+            i = of_all % 2u;
+            row_of_part = of_all / 2u;
+        } else if (parts.half > 0u && i < 2u) {
+            let within = row_of_part % (2u * parts.half);
+            row_of_part += within % 2u * parts.half + within / 2u - within;
+        }
+        let part = parts.part[i];
+        let key = mix(part.key ^ row_of_part);
+        for (var pair = 0u; pair < 4u; pair++) {
+            let column = 8u * group.x + 2u * pair;
+            word[pair] = value(part, key, column) | (value(part, key, column + 1u) << 16u);
         }
     }
     put_weight((group.y * matrix.groups + group.x) * 64u + slot, word);

@@ -1,7 +1,7 @@
 //! Whole models against the oracle: every device variant, fp32 and fp16 KV cache.
 
 use crate::support::{cpu_and_gpu, devices, folder, load, read};
-use incoder::{Cancel, Kv, Session};
+use incoder::{Cancel, Device, Kv, Session};
 use serde_json::Value;
 
 /// fp32 KV: what the kernels' arithmetic may differ from the oracle's.
@@ -64,9 +64,13 @@ fn logits_after(session: &mut Session, prompt: &[u32]) -> Vec<f32> {
 
 /// Every recorded sequence of one model on every device.
 fn check_sequences(model: &str) {
-    let expected = read::<Value>(&format!("{model}/expected.fp16.json"));
-    let folder = folder(model, "model.fp16.safetensors");
-    for (name, device) in devices() {
+    check_sequences_of(model, "expected.fp16.json", "model.fp16.safetensors", devices());
+}
+
+fn check_sequences_of(model: &str, expected: &str, weights: &str, devices: Vec<(&'static str, Device)>) {
+    let expected = read::<Value>(&format!("{model}/{expected}"));
+    let folder = folder(model, weights);
+    for (name, device) in devices {
         let mut session = load(&folder, &device, Kv::F32, Some(160));
         let mut worst = 0f32;
         for case in expected["sequences"].as_array().unwrap() {
@@ -89,6 +93,15 @@ fn tiny_sequences() {
 #[test]
 fn small_sequences() {
     check_sequences("small-b");
+}
+
+/// Queries that share keys and values, biases and none, heads of their own and tied ones, every kind of scaled positions.
+#[test]
+fn llama_sequences() {
+    for model in ["mha", "llama3-tied", "linear-biases", "yarn-head-dim", "qwen2-tied", "qwen2"] {
+        let devices = devices().into_iter().filter(|(name, _)| !name.contains("no subgroups")).collect();
+        check_sequences_of(&format!("llama/{model}"), "expected.json", "model.safetensors", devices);
+    }
 }
 
 #[test]

@@ -31,10 +31,11 @@ async function made(init) {
       const options = { maxTokens, temperature: 0, lookup: false, ignoreEos: true };
       const { ids } = await model.generate('class A:\n', options);
       const { timings } = await model.generate('class A:\n', options);
-      const single = await model.generate('class B:\n', { ...options, maxTokens: 1 });
+      await model.generate('class B:\n', { ...options, maxTokens: 1 });
       const { info } = model;
       await model.dispose();
-      return { ids, subgroups: info.subgroups, decodeMs: timings.decodeMs, ttftMs: single.timings.ttftMs, seen: globalThis.seen };
+      const { seen, late, soon } = globalThis;
+      return { ids, subgroups: info.subgroups, decodeMs: timings.decodeMs, seen, late, soon };
     }, TOKENS);
     return { ...result, warnings };
   } finally {
@@ -110,8 +111,11 @@ function onTimer() {
     const seen = waiting;
     waiting = [];
     for (const resolve of seen) resolve();
+    return seen.length;
   };
-  setInterval(look, 100);
+  globalThis.late = 0;
+  globalThis.soon = 0;
+  setInterval(() => (globalThis.late += look()), 100);
   const seen = () => new Promise((resolve) => waiting.push(resolve));
   const { mapAsync } = GPUBuffer.prototype;
   GPUBuffer.prototype.mapAsync = async function (...range) {
@@ -127,7 +131,7 @@ function onTimer() {
   GPUQueue.prototype.submit = function (commands) {
     if ([...commands].length === 0) globalThis.seen += 1;
     submit.call(this, commands);
-    look();
+    globalThis.soon += look();
   };
 }
 
@@ -135,10 +139,8 @@ test('where finished work is seen ten times a second or after a submit, nothing 
   const got = await made(onTimer);
   assert.deepEqual(got.ids, plain.ids);
   assert.ok(got.seen > 0);
-  const later = got.ttftMs - plain.ttftMs;
-  assert.ok(later < 60, `the first token came ${later} ms later`);
-  const longer = got.decodeMs - plain.decodeMs;
-  assert.ok(longer < 10 * 100, `${TOKENS} tokens took ${longer} ms more`);
+  // Counted, not timed: on a busy machine the timer comes first now and then.
+  assert.ok(got.late * 4 < got.soon, `${got.late} results were seen by the timer, ${got.soon} after a submit`);
 });
 
 test('a check finds the kernel that computes wrong, and what helps', async () => {

@@ -32,6 +32,7 @@
 //! ```
 #![deny(missing_docs)]
 
+mod arch;
 mod cancel;
 pub mod checkpoint;
 pub mod decode;

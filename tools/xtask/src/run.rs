@@ -82,6 +82,40 @@ pub fn tee(command: &mut Command) -> Outcome {
     Outcome { ok, text, seconds: started.elapsed().as_secs_f64() }
 }
 
+/// Runs several commands, at most `at_once` of them at a time. What one printed is shown whole when it has ended, then `ended` is
+/// told of it, by its number.
+pub fn together(commands: &mut [Command], at_once: usize, ended: impl Fn(usize, Outcome) + Sync) {
+    let waiting = Mutex::new(commands.iter_mut().enumerate());
+    let next = || waiting.lock().unwrap_or_else(|e| e.into_inner()).next();
+    let showing = Mutex::new(());
+    let work = || {
+        while let Some((number, command)) = next() {
+            let outcome = quiet(command);
+            let _showing = showing.lock().unwrap_or_else(|e| e.into_inner());
+            println!("$ {}\n{}", shown(command), outcome.text);
+            ended(number, outcome);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..at_once {
+            scope.spawn(work);
+        }
+    });
+}
+
+/// Runs a command and shows nothing of it.
+fn quiet(command: &mut Command) -> Outcome {
+    let started = Instant::now();
+    let (ok, text) = match command.stdin(Stdio::null()).output() {
+        Ok(output) => {
+            let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+            (output.status.success(), text)
+        }
+        Err(error) => (false, format!("{}: {error}", command.get_program().to_string_lossy())),
+    };
+    Outcome { ok, text, seconds: started.elapsed().as_secs_f64() }
+}
+
 fn pass_on(pipe: impl Read, kept: &Mutex<String>) {
     let mut pipe = BufReader::new(pipe);
     let mut line = Vec::new();
@@ -104,6 +138,22 @@ mod tests {
         let mut command = Command::new("cargo");
         command.args(["nextest", "run", "-E", "test(a) or b"]).env("RUSTDOCFLAGS", "-D warnings");
         assert_eq!(shown(&command), "RUSTDOCFLAGS='-D warnings' cargo nextest run -E 'test(a) or b'");
+    }
+
+    #[test]
+    fn every_one_of_several_commands_is_told_of() {
+        let command = |text: &str| {
+            let mut command = Command::new(std::env::current_exe().unwrap());
+            command.args(["--exact", text]);
+            command
+        };
+        let mut commands = ["a", "b", "c"].map(command);
+        commands[1] = Command::new("no-such-program-anywhere");
+        let told = Mutex::new(Vec::new());
+        together(&mut commands, 2, |number, outcome| told.lock().unwrap().push((number, outcome.ok)));
+        let mut told = told.into_inner().unwrap();
+        told.sort_unstable();
+        assert_eq!(told, [(0, true), (1, false), (2, true)]);
     }
 
     #[test]

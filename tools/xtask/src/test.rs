@@ -1,10 +1,11 @@
 //! The README's second command and CI's only one: every check and every test, on the same adapter everywhere.
 
-use crate::run::{output, tee, without_environment};
+use crate::run::{output, tee, together, without_environment};
 use crate::tally::{Tally, count, durations};
 use crate::{clients, licences, setup, vscode, vulkan, web};
 use std::path::Path;
 use std::process::Command;
+use std::sync::Mutex;
 use std::time::Instant;
 
 /// How lavapipe is told the width of its vectors, and with it the size of its subgroups.
@@ -13,6 +14,11 @@ const WIDTH: &str = "LP_NATIVE_VECTOR_WIDTH";
 const SLOWEST: usize = 10;
 /// Tests whose name has one of these run again on subgroups of other widths: the kernels, and a whole small model.
 const KERNEL_TESTS: [&str; 2] = ["kernel", "tiny_sequences"];
+
+/// Files of browser tests that run at the same time.
+const BROWSERS: usize = 2;
+/// Those that run alone, because they measure times.
+const MEASURING: [&str; 3] = ["bench", "browsers", "tuning"];
 
 #[derive(Default)]
 struct Run {
@@ -187,10 +193,41 @@ impl Run {
         self.note(what, built.is_ok(), started.elapsed().as_secs_f64());
         *(if built.is_ok() { &mut self.tally.passed } else { &mut self.tally.failed }) += 1;
         if built.is_ok() {
-            for mut tests in tests() {
-                tests.envs(setup::find_chromium().map(|path| ("CHROMIUM", path)));
-                self.timed_tests(tests);
+            self.browser_tests(tests());
+        }
+    }
+
+    /// Two files at a time, each with a browser of its own: much of what they do is on one core. Those that measure run alone, and
+    /// so does, once more, one that failed: on a busy machine a test with a deadline may miss it. That is said, and the second run
+    /// counts.
+    fn browser_tests(&mut self, tests: Vec<Command>) {
+        let (mut alone, mut files): (Vec<Command>, Vec<Command>) = tests.into_iter().partition(measures);
+        for tests in alone.iter_mut().chain(&mut files) {
+            tests.envs(setup::find_chromium().map(|path| ("CHROMIUM", path)));
+        }
+        let outcomes = Mutex::new(Vec::new());
+        together(&mut files, BROWSERS, |number, outcome| {
+            println!("  {}in {:.1} s\n", if outcome.ok { "" } else { "FAILED " }, outcome.seconds);
+            outcomes.lock().unwrap_or_else(|e| e.into_inner()).push((number, outcome));
+        });
+        let mut again = Vec::new();
+        let mut outcomes = outcomes.into_inner().unwrap_or_else(|e| e.into_inner());
+        outcomes.sort_by_key(|(number, _)| *number);
+        for (command, (_, outcome)) in files.into_iter().zip(&outcomes) {
+            if outcome.ok {
+                self.summary.push(format!("{:7.1} s  {}", outcome.seconds, brief(&command)));
+                self.tally.add(&count(outcome));
+                self.durations.extend(durations(&outcome.text));
+            } else {
+                again.push(command);
             }
+        }
+        for tests in alone {
+            self.timed_tests(tests);
+        }
+        for tests in again {
+            println!("  once more, alone:\n");
+            self.tests(tests, Skips::Count);
         }
     }
 
@@ -199,6 +236,12 @@ impl Run {
         self.summary.push(format!("{seconds:7.1} s  {result}{what}"));
         println!("  {}in {seconds:.1} s\n", if ok { "" } else { "FAILED " });
     }
+}
+
+/// Whether a file of browser tests measures times.
+fn measures(tests: &Command) -> bool {
+    let file = tests.get_args().last().unwrap_or_default().to_string_lossy();
+    MEASURING.iter().any(|name| file.ends_with(&format!("/{name}.test.mjs")))
 }
 
 /// The command without the variables that are the same for every test run.

@@ -1,20 +1,23 @@
 //! config.json → [`Config`], checked: every size the engine uses comes from here.
 
-use crate::checkpoint::Folder;
-use crate::checkpoint::json;
+use super::Folder;
+use super::fields::{Fields, unsupported};
+use super::json;
+use crate::arch::recipe::Recipe;
+use crate::arch::{self, Architecture};
 use crate::error::{Error, Result};
 use crate::quantize::{Quantization, already};
-use serde_json::{Map, Value};
+use std::sync::Arc;
 
 /// Two values of a head a thread, and 256 threads are what every adapter allows in a workgroup.
 const MAX_HEAD_DIM: usize = 512;
 /// config.json has twenty lines, and some carry lists of labels; anything near this is not one.
 const MAX_CONFIG_BYTES: u64 = 32 << 20;
 
-/// The sizes and token ids of an XGLM checkpoint (InCoder is one).
+/// The sizes and token ids of a checkpoint: what every architecture has, and its own.
 ///
-/// Source: `XGLMConfig` of Hugging Face transformers 4.46; field names are config.json's where they are clear.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Source: the configurations of Hugging Face transformers 4.46; field names are config.json's where they are clear.
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Config {
     /// Transformer layers.
@@ -23,39 +26,65 @@ pub struct Config {
     pub d_model: usize,
     /// Attention heads.
     pub heads: usize,
+    /// Heads of keys and values: as many as `heads`, or a divisor of it where several query heads share one.
+    pub kv_heads: usize,
+    /// Values of one head.
+    pub(crate) head_dim: usize,
     /// Width of the feed-forward layer.
     pub ffn_dim: usize,
     /// Rows of the embedding, and of the output head.
     pub vocab_size: usize,
-    /// Positions the model was trained on. Longer contexts are legal: the sinusoids continue.
+    /// Positions the model was trained on. Longer contexts are legal: the positions continue.
     pub max_position_embeddings: usize,
-    /// Whether embeddings are multiplied by sqrt(d_model).
-    pub scale_embedding: bool,
     /// Whether the embedding is the output head, too; otherwise the checkpoint has a head of its own, `lm_head.weight`.
     pub tie_word_embeddings: bool,
     /// The tokens that end a text: usually one.
     pub eos_token_ids: Vec<u32>,
     /// How the checkpoint's matrices are quantized; `None` where they are plain numbers.
     pub quantization: Option<Quantization>,
+    /// What is computed, and what else config.json says of it.
+    pub(crate) architecture: Arc<dyn Architecture>,
 }
 
 impl Config {
     /// Width of one head.
     pub fn head_dim(&self) -> usize {
-        self.d_model / self.heads
+        self.head_dim
+    }
+
+    /// Width of the queries of all heads.
+    pub fn query_width(&self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    /// Width of the keys of all heads, and of the values.
+    pub fn kv_width(&self) -> usize {
+        self.kv_heads * self.head_dim
+    }
+
+    /// The architecture's name in config.json, such as `xglm`.
+    pub fn model_type(&self) -> &'static str {
+        self.architecture.name()
+    }
+
+    /// What the model computes.
+    pub(crate) fn recipe(&self) -> Recipe {
+        self.architecture.recipe(self)
     }
 
     /// Bytes of the KV cache for one token, at `bytes` a value (2 for fp16, 4 for fp32).
     pub fn kv_bytes_per_token(&self, bytes: usize) -> u64 {
-        (2 * self.num_layers * self.d_model * bytes) as u64
+        (2 * self.num_layers * self.kv_width() * bytes) as u64
     }
 
     /// Parameters of the model, a tied head counted once.
     pub fn parameters(&self) -> u64 {
-        let (d, f) = (self.d_model as u64, self.ffn_dim as u64);
-        let layer = 4 * d * d + 2 * d * f + 4 * d + f + d + 4 * d;
-        let embeddings = if self.tie_word_embeddings { 1 } else { 2 };
-        embeddings * self.vocab_size as u64 * d + self.num_layers as u64 * layer + 2 * d
+        self.recipe().parameters()
+    }
+
+    /// Parameters of the layers' matrices: each is multiplied once for every token.
+    pub fn layer_parameters(&self) -> u64 {
+        self.recipe().layer_parameters()
     }
 
     /// This model on a device that is asked to quantize it, or not.
@@ -104,29 +133,7 @@ impl Config {
         let problem = |problem: String| Error::Config { problem };
         let value = json::parse(json).map_err(problem)?;
         let fields = Fields(value.as_object().ok_or_else(|| problem("is no JSON object".to_owned()))?);
-        fields.check_kind()?;
-        let config = Self {
-            num_layers: fields.size(["num_layers", "num_hidden_layers"], None, 1 << 12)?,
-            d_model: fields.size(["d_model", "hidden_size"], None, 1 << 16)?,
-            heads: fields.size(["attention_heads", "num_attention_heads"], None, 1 << 12)?,
-            ffn_dim: fields.size(["ffn_dim"; 2], None, 1 << 18)?,
-            vocab_size: fields.size(["vocab_size"; 2], None, 1 << 24)?,
-            max_position_embeddings: fields.size(["max_position_embeddings"; 2], Some(2048), 1 << 24)?,
-            scale_embedding: fields.flag("scale_embedding")?,
-            tie_word_embeddings: fields.flag("tie_word_embeddings")?,
-            eos_token_ids: fields.token_ids("eos_token_id").map_err(problem)?.unwrap_or_else(|| vec![2]),
-            quantization: fields.get("quantization_config").map(Quantization::from_config).transpose()?,
-        };
-        if !config.d_model.is_multiple_of(config.heads) {
-            let problem = format!("d_model {} is not divisible by attention_heads {}", config.d_model, config.heads);
-            return Err(Error::Config { problem });
-        }
-        for (name, value) in [("d_model", config.d_model), ("ffn_dim", config.ffn_dim), ("head dim", config.head_dim())]
-        {
-            if !value.is_multiple_of(8) {
-                return unsupported(format!("{name} {value}; the shaders need a multiple of 8"));
-            }
-        }
+        let config = arch::read(&fields)?;
         if config.head_dim() > MAX_HEAD_DIM {
             return unsupported(format!("head dim {}; the shaders compute at most {MAX_HEAD_DIM}", config.head_dim()));
         }
@@ -142,107 +149,10 @@ impl Config {
     }
 }
 
-/// The fields of config.json. One that is null is as one that is not there.
-struct Fields<'a>(&'a Map<String, Value>);
-
-impl Fields<'_> {
-    fn get(&self, name: &str) -> Option<&Value> {
-        self.0.get(name).filter(|value| !value.is_null())
-    }
-
-    /// Refuses models that are computed in another way.
-    fn check_kind(&self) -> Result<()> {
-        let is_xglm = |value: &Value| value.as_str().is_some_and(|name| name.starts_with("XGLM"));
-        let by_class = self.get("architectures").and_then(Value::as_array).is_some_and(|all| all.iter().any(is_xglm));
-        match self.get("model_type") {
-            Some(kind) if kind == "xglm" => {}
-            None if by_class => {}
-            Some(kind) => return unsupported(format!("model_type {}; InCoder checkpoints say \"xglm\"", shown(kind))),
-            None => return unsupported("config.json has no model_type; InCoder checkpoints say \"xglm\"".to_owned()),
-        }
-        let activation = self.get("activation_function").or_else(|| self.get("hidden_act"));
-        if let Some(other) = activation.filter(|name| *name != "gelu" && *name != "gelu_python") {
-            let what = format!("activation_function {}; only \"gelu\" (exact) is computed", shown(other));
-            return unsupported(what);
-        }
-        Ok(())
-    }
-
-    /// A size from 1 to `max`, under either of its `names`: the second is the one that all of transformers' models share.
-    fn size(&self, names: [&str; 2], default: Option<usize>, max: u64) -> Result<usize> {
-        let problem = |problem: String| Err(Error::Config { problem });
-        let mut found = None;
-        for name in names {
-            let Some(value) = self.get(name) else { continue };
-            match whole(value) {
-                Some(size) if (1..=max as i64).contains(&size) => {
-                    if let Some(before) = found.filter(|&before| before != size as usize) {
-                        let [first, second] = names;
-                        return problem(format!("{first} is {before} and {second} is {size}: they must be the same"));
-                    }
-                    found = Some(size as usize);
-                }
-                _ => return problem(format!("{name} is {}, expected a whole number from 1 to {max}", shown(value))),
-            }
-        }
-        match found.or(default) {
-            Some(size) => Ok(size),
-            None => problem(format!("{} is missing", names[0])),
-        }
-    }
-
-    /// A flag that is true unless it is there and false: the default of all that are read here.
-    fn flag(&self, name: &str) -> Result<bool> {
-        match self.get(name) {
-            None => Ok(true),
-            Some(Value::Bool(flag)) => Ok(*flag),
-            Some(other) => {
-                Err(Error::Config { problem: format!("{name} is {}, expected true or false", shown(other)) })
-            }
-        }
-    }
-
-    /// One id, several, or none: a number, a list, or null. Negative numbers are no ids. `None` when there is no such field.
-    fn token_ids(&self, name: &str) -> std::result::Result<Option<Vec<u32>>, String> {
-        let id = |value: &Value| match whole(value) {
-            Some(id) if id < 0 => Ok(None),
-            Some(id) if id <= i64::from(u32::MAX) => Ok(Some(id as u32)),
-            _ => Err(format!("{name} is {}, expected a token id or a list of them", shown(value))),
-        };
-        match self.0.get(name) {
-            None => Ok(None),
-            Some(Value::Null) => Ok(Some(Vec::new())),
-            Some(Value::Array(all)) => {
-                all.iter().filter_map(|value| id(value).transpose()).collect::<std::result::Result<_, _>>().map(Some)
-            }
-            Some(one) => Ok(Some(id(one)?.into_iter().collect())),
-        }
-    }
-}
-
-/// A whole number, also where it is written as 64.0.
-fn whole(value: &Value) -> Option<i64> {
-    let whole = |number: f64| (number.fract() == 0.0 && number.abs() < 9e15).then_some(number as i64);
-    value.as_i64().or_else(|| value.as_f64().and_then(whole))
-}
-
-/// A value as config.json spells it, shortened.
-fn shown(value: &Value) -> String {
-    const MOST: usize = 60;
-    let text = match value {
-        Value::String(text) if json::NOT_FINITE.contains(&text.as_str()) => text.clone(),
-        other => other.to_string(),
-    };
-    if text.chars().count() <= MOST { text } else { text.chars().take(MOST).chain(['…']).collect() }
-}
-
-fn unsupported<T>(what: String) -> Result<T> {
-    Err(Error::Unsupported { what })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::{Map, Value};
 
     const TINY: &str =
         r#"{"model_type":"xglm","num_layers":2,"d_model":64,"attention_heads":4,"ffn_dim":256,"vocab_size":512}"#;
@@ -250,7 +160,8 @@ mod tests {
     #[test]
     fn reads_sizes_and_defaults() {
         let config = Config::from_json(TINY).unwrap();
-        assert_eq!((config.head_dim(), config.max_position_embeddings, config.scale_embedding), (16, 2048, true));
+        assert_eq!((config.head_dim(), config.max_position_embeddings, config.model_type()), (16, 2048, "xglm"));
+        assert_eq!(config.recipe().embedding_scale(), 8.0);
         assert_eq!((config.tie_word_embeddings, config.eos_token_ids), (true, vec![2]));
     }
 
@@ -287,7 +198,8 @@ mod tests {
                     }
                     let tied = case["tied"].as_bool().unwrap_or(true);
                     assert_eq!(config.tie_word_embeddings, tied, "{case}");
-                    assert_eq!(config.scale_embedding, case["scaled"].as_bool().unwrap_or(true), "{case}");
+                    let scaled = config.recipe().embedding_scale() != 1.0;
+                    assert_eq!(scaled, case["scaled"].as_bool().unwrap_or(true), "{case}");
                     assert_eq!(config.d_model as u64, case["d_model"].as_u64().unwrap_or(64), "{case}");
                 }
                 (Err(error), Some(says)) => {

@@ -1,6 +1,7 @@
 //! A model folder → its tensors by name, read by rows so that host memory does not grow with the model.
 
 pub mod config;
+pub(crate) mod fields;
 pub mod json;
 mod quantized;
 mod safetensors;
@@ -23,7 +24,7 @@ const MAX_INDEX_BYTES: u64 = 32 << 20;
 const PREFIXES: [&str; 3] = ["_orig_mod.", "module.", "model."];
 /// The output head, which is the embedding where the two are tied.
 const HEAD: &str = "lm_head.weight";
-const EMBEDDING: &str = "embed_tokens.weight";
+pub(crate) const EMBEDDING: &str = "embed_tokens.weight";
 
 /// How a tensor's values are stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,7 +134,7 @@ impl Checkpoint {
     /// `model.safetensors`, `model.safetensors.index.json` with its shards, `pytorch_model.bin`,
     /// `pytorch_model.bin.index.json` with its shards.
     ///
-    /// Names may carry the prefix `model.` or not. `embed_positions.weights` is ignored: the positions are computed. Where the
+    /// Names may carry the prefix `model.` or not. Tables of positions are ignored: they are computed. Where the
     /// head is tied to the embedding the checkpoint may have it as `embed_tokens.weight`, as `lm_head.weight`, or as both.
     /// Nothing in a torch checkpoint is executed.
     ///
@@ -150,7 +151,7 @@ impl Checkpoint {
             };
             for (name, stored) in found {
                 let short = without_prefixes(&name);
-                if short == "embed_positions.weights" {
+                if config.architecture.ignores(short) {
                     continue;
                 }
                 let plain = matches!(stored.dtype, Dtype::F32 | Dtype::F16 | Dtype::Bf16);
@@ -169,7 +170,7 @@ impl Checkpoint {
             }
         }
         let (Files::Safetensors(sources) | Files::Torch(sources)) = files;
-        let shapes = tensor_shapes(config);
+        let shapes = config.recipe().tensors();
         let mut checkpoint = Self { sources, tensors, shapes, quantization: config.quantization };
         if config.tie_word_embeddings {
             checkpoint.untie(config)?;
@@ -400,27 +401,4 @@ fn without_prefixes(name: &str) -> &str {
         short = rest;
     }
     short
-}
-
-/// The shape of every tensor of a model, by its name without the `model.` prefix. Linear weights are [out, in].
-pub(crate) fn tensor_shapes(config: &Config) -> BTreeMap<String, Vec<usize>> {
-    let (d, f) = (config.d_model, config.ffn_dim);
-    let mut shapes = BTreeMap::new();
-    shapes.insert(EMBEDDING.to_owned(), vec![config.vocab_size, d]);
-    shapes.insert(config.head_name().to_owned(), vec![config.vocab_size, d]);
-    for part in ["weight", "bias"] {
-        shapes.insert(format!("layer_norm.{part}"), vec![d]);
-    }
-    for layer in 0..config.num_layers {
-        let linear = ["q", "k", "v", "out"].map(|p| (format!("self_attn.{p}_proj"), d, d));
-        for (name, out, inputs) in linear.into_iter().chain([("fc1".to_owned(), f, d), ("fc2".to_owned(), d, f)]) {
-            shapes.insert(format!("layers.{layer}.{name}.weight"), vec![out, inputs]);
-            shapes.insert(format!("layers.{layer}.{name}.bias"), vec![out]);
-        }
-        for norm in ["self_attn_layer_norm", "final_layer_norm"] {
-            shapes.insert(format!("layers.{layer}.{norm}.weight"), vec![d]);
-            shapes.insert(format!("layers.{layer}.{norm}.bias"), vec![d]);
-        }
-    }
-    shapes
 }

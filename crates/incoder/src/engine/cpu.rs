@@ -1,13 +1,16 @@
 //! The model in plain single precision on the CPU: the oracle of every kernel, and the engine of a machine without a GPU.
 //!
-//! Source: `XGLMForCausalLM` of Hugging Face transformers 4.46. Written to be read: one loop for each line of the paper's
-//! arithmetic, no blocking, no threads.
+//! Written to be read: one loop for each line of a paper's arithmetic, no blocking, no threads. What is computed is in the recipe
+//! of the model's architecture (`arch/`).
 
+use crate::arch::recipe::{Linear, Norm, Op, Positions, Recipe};
+use crate::checkpoint::EMBEDDING;
 use crate::checkpoint::config::Config;
 use crate::engine::forward::{Column, Kv, sinusoids};
 use crate::engine::tensors::Tensors;
 use crate::error::{Error, Result};
 use crate::quantize::Rows;
+use std::collections::BTreeMap;
 
 /// Rows that are read and quantized at a time.
 const ROWS_AT_ONCE: usize = 256;
@@ -65,87 +68,24 @@ impl Matrix {
     }
 }
 
-/// y = W x + b for W [outputs, inputs].
-#[derive(Debug)]
-pub(crate) struct Linear {
-    pub weight: Matrix,
-    /// [outputs].
-    pub bias: Vec<f32>,
-}
-
-impl Linear {
-    async fn load(tensors: &Tensors, name: &str, outputs: usize, inputs: usize) -> Result<Self> {
-        let weight = Matrix::load(tensors, &format!("{name}.weight"), [outputs, inputs]).await?;
-        let bias = tensors.rows(&format!("{name}.bias"), 0..1).await?;
-        Ok(Self { weight, bias })
-    }
-
-    /// [outputs] of one input row.
-    pub fn apply(&self, x: &[f32]) -> Vec<f32> {
-        let mut y = self.weight.product(x);
-        add(&mut y, &self.bias);
-        y
-    }
-}
-
-/// Scale and shift of a layer norm, both [d_model].
-#[derive(Debug)]
-pub(crate) struct Norm {
-    /// [d_model].
-    pub weight: Vec<f32>,
-    /// [d_model].
-    pub bias: Vec<f32>,
-}
-
-impl Norm {
-    async fn load(tensors: &Tensors, name: &str) -> Result<Self> {
-        let weight = tensors.rows(&format!("{name}.weight"), 0..1).await?;
-        let bias = tensors.rows(&format!("{name}.bias"), 0..1).await?;
-        Ok(Self { weight, bias })
-    }
-
-    /// Layer norm of one row: eps 1e-5, biased variance.
-    pub fn apply(&self, x: &[f32]) -> Vec<f32> {
-        let n = x.len() as f32;
-        let mean = x.iter().sum::<f32>() / n;
-        let variance = x.iter().map(|v| (v - mean) * (v - mean)).sum::<f32>() / n;
-        let scale = 1.0 / (variance + 1e-5).sqrt();
-        x.iter().zip(&self.weight).zip(&self.bias).map(|((v, w), b)| (v - mean) * scale * w + b).collect()
-    }
-}
-
-#[derive(Debug)]
-pub(crate) struct Layer {
-    pub attention_norm: Norm,
-    pub query: Linear,
-    pub key: Linear,
-    pub value: Linear,
-    pub out: Linear,
-    pub ffn_norm: Norm,
-    pub fc1: Linear,
-    pub fc2: Linear,
-    /// [capacity, d_model] each.
-    keys: Vec<f32>,
-    values: Vec<f32>,
-}
-
 /// A loaded model on the CPU with its KV cache.
 #[derive(Debug)]
 pub(crate) struct Reference {
     config: Config,
+    pub recipe: Recipe,
     kv: Kv,
     capacity: usize,
     /// The KV cache at hand: its number.
     slot: usize,
-    /// The keys and values of the others, layer by layer.
+    /// The keys and values of every layer, [capacity, width of all heads] each.
+    cache: Vec<[Vec<f32>; 2]>,
+    /// Those of the other KV caches.
     parked: Vec<Vec<[Vec<f32>; 2]>>,
-    /// [vocab, d_model], also the head unless that is its own.
-    embedding: Matrix,
-    /// [vocab, d_model]; `None` where it is the embedding.
-    head: Option<Matrix>,
+    /// By name.
+    matrices: BTreeMap<String, Matrix>,
+    vectors: BTreeMap<String, Vec<f32>>,
+    /// What is added to the embedding, [capacity, d_model].
     positions: Vec<f32>,
-    pub layers: Vec<Layer>,
-    pub final_norm: Norm,
 }
 
 impl Reference {
@@ -157,48 +97,31 @@ impl Reference {
         kv: Kv,
         loaded: &mut dyn FnMut(u64),
     ) -> Result<Self> {
-        let (d, f) = (config.d_model, config.ffn_dim);
-        check_room(capacity.saturating_mul(d).saturating_mul(2 * config.num_layers + 1))?;
-        let table = [config.vocab_size, d];
-        let embedding = Matrix::load(tensors, "embed_tokens.weight", table).await?;
-        loaded((config.vocab_size * d) as u64);
-        let head = match config.tie_word_embeddings {
-            true => None,
-            false => {
-                let head = Matrix::load(tensors, config.head_name(), table).await?;
-                loaded((config.vocab_size * d) as u64);
-                Some(head)
+        let recipe = config.recipe();
+        let values = capacity.saturating_mul(config.kv_width());
+        check_room(values.saturating_mul(2 * config.num_layers).saturating_add(capacity.saturating_mul(config.d_model)))?;
+        let (mut matrices, mut vectors) = (BTreeMap::new(), BTreeMap::new());
+        for (name, shape) in recipe.tensors() {
+            let parameters = shape.iter().product::<usize>() as u64;
+            match shape[..] {
+                [rows, columns] => {
+                    let matrix = Matrix::load(tensors, &name, [rows, columns]).await?;
+                    matrices.insert(name, matrix);
+                }
+                _ => {
+                    let vector = tensors.rows(&name, 0..1).await?;
+                    vectors.insert(name, vector);
+                }
             }
-        };
-        let mut layers = Vec::with_capacity(config.num_layers);
-        for i in 0..config.num_layers {
-            let at = |name: &str| format!("layers.{i}.{name}");
-            layers.push(Layer {
-                attention_norm: Norm::load(tensors, &at("self_attn_layer_norm")).await?,
-                query: Linear::load(tensors, &at("self_attn.q_proj"), d, d).await?,
-                key: Linear::load(tensors, &at("self_attn.k_proj"), d, d).await?,
-                value: Linear::load(tensors, &at("self_attn.v_proj"), d, d).await?,
-                out: Linear::load(tensors, &at("self_attn.out_proj"), d, d).await?,
-                ffn_norm: Norm::load(tensors, &at("final_layer_norm")).await?,
-                fc1: Linear::load(tensors, &at("fc1"), f, d).await?,
-                fc2: Linear::load(tensors, &at("fc2"), d, f).await?,
-                keys: vec![0.0; capacity * d],
-                values: vec![0.0; capacity * d],
-            });
-            loaded((4 * d * d + 2 * d * f) as u64);
+            loaded(parameters);
         }
-        Ok(Self {
-            config: config.clone(),
-            kv: kv.first(),
-            capacity,
-            slot: 0,
-            parked: Vec::new(),
-            embedding,
-            head,
-            positions: sinusoids(0..capacity, d),
-            layers,
-            final_norm: Norm::load(tensors, "layer_norm").await?,
-        })
+        let positions = match recipe.positions {
+            Positions::Sinusoids => sinusoids(0..capacity, config.d_model),
+            Positions::Rotary(_) => Vec::new(),
+        };
+        let cache = (0..config.num_layers).map(|_| [vec![0.0; values], vec![0.0; values]]).collect();
+        let (config, kv) = (config.clone(), kv.first());
+        Ok(Self { config, recipe, kv, capacity, slot: 0, cache, parked: Vec::new(), matrices, vectors, positions })
     }
 
     pub fn config(&self) -> &Config {
@@ -224,20 +147,18 @@ impl Reference {
     /// # Errors
     /// [`Error::OutOfMemory`] when there is no room for one more.
     pub fn select(&mut self, slot: usize) -> Result<()> {
-        let values = self.capacity * self.config.d_model;
+        let (values, layers) = (self.capacity * self.config.kv_width(), self.config.num_layers);
         let count = self.parked.len().max(slot.max(self.slot) + 1);
         self.parked.resize_with(count, Vec::new);
         if slot != self.slot && self.parked[slot].is_empty() {
-            check_room(values.saturating_mul(2 * self.layers.len()))?;
-            self.parked[slot] = self.layers.iter().map(|_| [vec![0.0; values], vec![0.0; values]]).collect();
+            check_room(values.saturating_mul(2 * layers))?;
+            self.parked[slot] = (0..layers).map(|_| [vec![0.0; values], vec![0.0; values]]).collect();
         }
-        let mut chosen = std::mem::take(&mut self.parked[slot]);
-        for (layer, [keys, values]) in self.layers.iter_mut().zip(&mut chosen) {
-            std::mem::swap(&mut layer.keys, keys);
-            std::mem::swap(&mut layer.values, values);
+        if slot != self.slot {
+            let chosen = std::mem::take(&mut self.parked[slot]);
+            self.parked[self.slot] = std::mem::replace(&mut self.cache, chosen);
+            self.slot = slot;
         }
-        self.parked[self.slot] = chosen;
-        self.slot = slot;
         Ok(())
     }
 
@@ -246,47 +167,122 @@ impl Reference {
     /// # Errors
     /// [`Error::KvOverflow`] when the cache cannot hold a key or a value.
     pub fn forward(&mut self, columns: &[Column], logits: usize) -> Result<Vec<Vec<f32>>> {
-        let (d, heads, head_dim) = (self.config.d_model, self.config.heads, self.config.head_dim());
-        let mut x: Vec<Vec<f32>> = columns.iter().map(|column| self.embedded(column)).collect();
-        for (i, layer) in self.layers.iter_mut().enumerate() {
-            let mut queries = Vec::with_capacity(columns.len());
-            for (column, x) in columns.iter().zip(&x) {
-                let h = layer.attention_norm.apply(x);
-                let row = column.row as usize * d..(column.row as usize + 1) * d;
-                let fits = |what, values| stored(self.kv, values).ok_or(Error::KvOverflow { what, layer: i });
-                layer.keys[row.clone()].copy_from_slice(&fits("keys", layer.key.apply(&h))?);
-                layer.values[row].copy_from_slice(&fits("values", layer.value.apply(&h))?);
-                let scale = (head_dim as f32).powf(-0.5);
-                queries.push(layer.query.apply(&h).into_iter().map(|q| q * scale).collect::<Vec<f32>>());
-            }
-            for ((column, query), x) in columns.iter().zip(&queries).zip(&mut x) {
-                let mixed: Vec<f32> = (0..heads)
-                    .flat_map(|head| {
-                        let at = head * head_dim..(head + 1) * head_dim;
-                        attend(column, &query[at.clone()], &layer.keys, &layer.values, d, at.start)
-                    })
-                    .collect();
-                add(x, &layer.out.apply(&mixed));
-                let h = layer.ffn_norm.apply(x);
-                let inner: Vec<f32> = layer.fc1.apply(&h).into_iter().map(gelu).collect();
-                add(x, &layer.fc2.apply(&inner));
+        let mut cache = std::mem::take(&mut self.cache);
+        let made = self.step(&mut cache, columns, logits);
+        self.cache = cache;
+        made
+    }
+
+    /// What the recipe says, operation by operation: each for every column before the next.
+    fn step(&self, cache: &mut [[Vec<f32>; 2]], columns: &[Column], logits: usize) -> Result<Vec<Vec<f32>>> {
+        let mut x = Vec::new();
+        let [mut h, mut q, mut mixed, mut inner] = [const { Vec::<Vec<f32>>::new() }; 4];
+        let mut made = Vec::new();
+        for (layer, op) in &self.recipe.ops {
+            match op {
+                Op::Embed { .. } => x = columns.iter().map(|column| self.embedded(column)).collect(),
+                Op::Norm(norm) => h = x.iter().map(|x| self.norm(norm, x)).collect(),
+                Op::QueryKeyValue { query, key, value } => {
+                    q.clear();
+                    for (column, h) in columns.iter().zip(&h) {
+                        let width = self.config.kv_width();
+                        let row = column.row as usize * width..(column.row as usize + 1) * width;
+                        let [keys, values] = &mut cache[*layer];
+                        let stored = |what, values| {
+                            stored(self.kv, values).ok_or(Error::KvOverflow { what, layer: *layer })
+                        };
+                        keys[row.clone()].copy_from_slice(&stored("keys", self.rotated(key, h, column))?);
+                        values[row].copy_from_slice(&stored("values", self.linear(value, h))?);
+                        q.push(self.query(query, h, column));
+                    }
+                }
+                Op::Attention => {
+                    let [keys, values] = &cache[*layer];
+                    mixed = columns.iter().zip(&q).map(|(column, q)| self.attend(column, q, keys, values)).collect();
+                }
+                Op::AttentionOutput(linear) => {
+                    x.iter_mut().zip(&mixed).for_each(|(x, mixed)| add(x, &self.linear(linear, mixed)));
+                }
+                Op::Gelu(_) | Op::GatedSilu { .. } => inner = h.iter().map(|h| self.activated(op, h)).collect(),
+                Op::FeedForwardOutput(linear) => {
+                    x.iter_mut().zip(&inner).for_each(|(x, inner)| add(x, &self.linear(linear, inner)));
+                }
+                Op::FinalNorm(norm) => {
+                    h = x[columns.len() - logits..].iter().map(|x| self.norm(norm, x)).collect();
+                }
+                Op::Logits(head) => made = h.iter().map(|h| self.matrices[&head.name].product(h)).collect(),
             }
         }
-        Ok(x[columns.len() - logits..].iter().map(|x| self.head(&self.final_norm.apply(x))).collect())
+        Ok(made)
     }
 
-    /// E[token] * scale + P[position], [d_model].
+    /// E[token] * scale, + P[position] where positions are added: [d_model].
     pub fn embedded(&self, column: &Column) -> Vec<f32> {
-        let d = self.config.d_model;
-        let scale = if self.config.scale_embedding { (d as f32).sqrt() } else { 1.0 };
-        let embedded = self.embedding.row(column.token as usize);
-        let position = &self.positions[column.position as usize * d..][..d];
-        embedded.iter().zip(position).map(|(e, p)| e * scale + p).collect()
+        let (d, scale) = (self.config.d_model, self.recipe.embedding_scale() as f32);
+        let mut embedded = self.matrices[EMBEDDING].row(column.token as usize);
+        embedded.iter_mut().for_each(|e| *e *= scale);
+        if !self.positions.is_empty() {
+            add(&mut embedded, &self.positions[column.position as usize * d..][..d]);
+        }
+        embedded
     }
 
-    /// E h, or W h of a head of its own: [vocab].
+    /// Norm of one row, with a biased variance; or RMS norm.
+    pub fn norm(&self, norm: &Norm, x: &[f32]) -> Vec<f32> {
+        let (n, kind) = (x.len() as f32, self.recipe.norm);
+        let mean = if kind.centred { x.iter().sum::<f32>() / n } else { 0.0 };
+        let variance = x.iter().map(|v| (v - mean) * (v - mean)).sum::<f32>() / n;
+        let deviation = 1.0 / (variance + kind.eps).sqrt();
+        let mut y: Vec<f32> =
+            x.iter().zip(&self.vectors[&norm.scale]).map(|(v, scale)| (v - mean) * deviation * scale).collect();
+        norm.shift.iter().for_each(|shift| add(&mut y, &self.vectors[shift]));
+        y
+    }
+
+    /// W x + b: [outputs].
+    pub fn linear(&self, linear: &Linear, x: &[f32]) -> Vec<f32> {
+        let mut y = self.matrices[&linear.weight.name].product(x);
+        linear.bias.iter().for_each(|bias| add(&mut y, &self.vectors[bias]));
+        y
+    }
+
+    /// The queries or keys of one row, rotated where positions are rotary.
+    pub fn rotated(&self, linear: &Linear, x: &[f32], column: &Column) -> Vec<f32> {
+        let mut y = self.linear(linear, x);
+        if let Positions::Rotary(rotary) = &self.recipe.positions {
+            rotary.turn(&mut y, column.position as usize);
+        }
+        y
+    }
+
+    /// The queries of one row, scaled.
+    pub fn query(&self, linear: &Linear, x: &[f32], column: &Column) -> Vec<f32> {
+        let scale = (self.config.head_dim() as f32).powf(-0.5);
+        self.rotated(linear, x, column).into_iter().map(|q| q * scale).collect()
+    }
+
+    /// What attention makes of the queries of one column, heads side by side.
+    pub fn attend(&self, column: &Column, query: &[f32], keys: &[f32], values: &[f32]) -> Vec<f32> {
+        let (head_dim, width) = (self.config.head_dim(), self.config.kv_width());
+        let sharing = self.config.heads / self.config.kv_heads;
+        let heads = query.chunks_exact(head_dim).enumerate();
+        heads.flat_map(|(head, query)| attend(column, query, keys, values, width, head / sharing * head_dim)).collect()
+    }
+
+    /// The inner values of the feed-forward layer, of one row.
+    pub fn activated(&self, op: &Op, h: &[f32]) -> Vec<f32> {
+        match op {
+            Op::GatedSilu { gate, up } => {
+                let gates = self.linear(gate, h).into_iter().map(silu);
+                gates.zip(self.linear(up, h)).map(|(gate, value)| gate * value).collect()
+            }
+            op => op.linears().into_iter().flat_map(|linear| self.linear(linear, h)).map(gelu).collect(),
+        }
+    }
+
+    /// The logits of one row: [vocab].
     pub fn head(&self, h: &[f32]) -> Vec<f32> {
-        self.head.as_ref().unwrap_or(&self.embedding).product(h)
+        self.matrices[self.config.head_name()].product(h)
     }
 }
 
@@ -298,7 +294,7 @@ fn check_room(values: usize) -> Result<()> {
 }
 
 /// softmax(q Kᵀ) V of one head, whose slice of every cache row [d] begins at `offset`.
-pub(crate) fn attend(
+fn attend(
     column: &Column,
     query: &[f32],
     keys: &[f32],
@@ -322,8 +318,13 @@ pub(crate) fn attend(
     out
 }
 
+/// x σ(x).
+fn silu(x: f32) -> f32 {
+    x / (1.0 + (-x).exp())
+}
+
 /// Exact GELU: x Φ(x), with the error function.
-pub(crate) fn gelu(x: f32) -> f32 {
+fn gelu(x: f32) -> f32 {
     0.5 * x * (1.0 + libm::erff(x * std::f32::consts::FRAC_1_SQRT_2))
 }
 

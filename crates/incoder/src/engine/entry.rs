@@ -19,6 +19,8 @@ pub(super) type Variant = (Source, Vec<(&'static str, f64)>);
 /// Compiles entry points and says how many pipelines are done.
 pub(super) struct Compiler<'a> {
     gpu: &'a Gpu,
+    /// Whether the model's positions are rotary.
+    rotary: bool,
     done: u64,
     on_compiled: &'a mut dyn FnMut(u64),
     /// Shader files, for matrices in a format.
@@ -26,8 +28,8 @@ pub(super) struct Compiler<'a> {
 }
 
 impl<'a> Compiler<'a> {
-    pub fn new(gpu: &'a Gpu, on_compiled: &'a mut dyn FnMut(u64)) -> Self {
-        Self { gpu, done: 0, on_compiled, modules: Vec::new() }
+    pub fn new(gpu: &'a Gpu, rotary: bool, on_compiled: &'a mut dyn FnMut(u64)) -> Self {
+        Self { gpu, rotary, done: 0, on_compiled, modules: Vec::new() }
     }
 
     /// An entry point whose matrix, if it reads one, is in `format`.
@@ -60,7 +62,7 @@ impl<'a> Compiler<'a> {
         if let Some((_, _, module)) = known {
             return Ok(module.clone());
         }
-        let module = self.gpu.compiling(name, || source.module_for(self.gpu, format)).await?;
+        let module = self.gpu.compiling(name, || source.module_for(self.gpu, format, self.rotary)).await?;
         self.modules.push((source.name, format, module.clone()));
         Ok(module)
     }

@@ -2,12 +2,15 @@
 
 use super::plan::MAX_LOGITS;
 use super::step::MOST_COLUMNS;
+use super::stack::Stack;
 use super::weights::BLOCK_ROWS;
+use crate::arch::recipe::{Op, Positions};
 use crate::checkpoint::config::Config;
 use crate::engine::forward::Kv;
 use crate::engine::gpu::MemoryLimits;
 use crate::error::Error;
 use crate::quantize::Format;
+use std::collections::BTreeSet;
 
 /// Tokens of one prefill chunk on hardware: short enough that a cancel is felt and the page stays alive.
 const HARDWARE_COLUMNS: u64 = MOST_COLUMNS as u64;
@@ -34,34 +37,49 @@ impl MemoryPlan {
     /// The plan for a KV cache of `context` tokens.
     pub fn new(config: &Config, context: usize, kv: Kv, limits: &MemoryLimits) -> Self {
         let [layers_in, tables_in] = config.quantization.map_or([Format::F16; 2], |one| [one.layers(), one.tables()]);
-        let (d, f, vocab) = (config.d_model as u64, config.ffn_dim as u64, config.vocab_size as u64);
+        let recipe = config.recipe();
+        let (d, vocab) = (config.d_model as u64, config.vocab_size as u64);
+        let (f, queries, kv_width) = (config.ffn_dim as u64, config.query_width() as u64, config.kv_width() as u64);
         let (layers, heads, context_rows) = (config.num_layers as u64, config.heads as u64, context as u64);
         let blocks = |rows: u64| rows.next_multiple_of(BLOCK_ROWS as u64);
-        let tables = if config.tie_word_embeddings { 1 } else { 2 };
-        let row = |format: Format, inputs: u64| format.bytes(inputs as usize) as u64;
-        let (wide, narrow) = (row(layers_in, f), row(layers_in, d));
-        let matrices = tables * blocks(vocab) * row(tables_in, d)
-            + layers * ((blocks(3 * d) + blocks(d) + blocks(f)) * narrow + blocks(d) * wide);
-        let vectors = 4 * (layers * (9 * d + f) + 2 * d);
+        let row = |format: Format, inputs: usize| format.bytes(inputs) as u64;
+        let (mut matrices, mut vectors, mut block) = (0, 0, 0);
+        let mut tables = BTreeSet::new();
+        for op in recipe.all() {
+            let Some(stack) = Stack::of(op, None) else { continue };
+            let table = op.table();
+            // A tied head is there once.
+            if table.is_some() && !tables.insert(stack.names[0].clone()) {
+                continue;
+            }
+            let bytes = row(if table.is_some() { tables_in } else { layers_in }, stack.inputs);
+            block = block.max(BLOCK_ROWS as u64 * bytes);
+            matrices += blocks(stack.rows() as u64) * bytes;
+            vectors += if table.is_some() { 0 } else { 4 * stack.rows() as u64 };
+        }
+        vectors += recipe.all().filter_map(Op::norm).map(|norm| 8 * norm.width as u64).sum::<u64>();
         let of_context = |values: u64, bytes: u64| context_rows.saturating_mul(values).saturating_mul(bytes);
-        let one_side = of_context(d, kv.bytes() as u64);
+        let one_side = of_context(kv_width, kv.bytes() as u64);
         let columns = max_columns(config, context, limits) as u64;
         let logits = 4 * (MAX_LOGITS as u64).min(columns) * blocks(vocab);
-        let positions = of_context(d, 4);
+        let positions = match recipe.positions {
+            Positions::Sinusoids => of_context(d, 4),
+            Positions::Rotary(_) => of_context(config.head_dim() as u64, 4),
+        };
         let scores = context_rows.div_ceil(4).saturating_mul(heads).saturating_mul(16);
         let mut unsplit = vec![
             ("positions", positions),
             ("keys or values of a layer", one_side),
             ("attention scores of one token", scores),
             ("logits", logits),
-            ("one block of a matrix", BLOCK_ROWS as u64 * row(tables_in, d).max(wide).max(narrow)),
+            ("one block of a matrix", block),
         ];
         unsplit.sort_by_key(|buffer| std::cmp::Reverse(buffer.1));
-        let activations = 4 * columns * (4 * d + f);
+        let activations = 4 * columns * (2 * d + 2 * queries + f);
         Self {
             context,
             weights: matrices + vectors,
-            head: blocks(vocab) * row(tables_in, d),
+            head: blocks(vocab) * row(tables_in, config.d_model),
             kv_cache: one_side.saturating_mul(2 * layers),
             scratch: activations
                 .saturating_add(columns.saturating_mul(scores))
@@ -119,7 +137,7 @@ pub(super) fn max_columns(config: &Config, context: usize, limits: &MemoryLimits
     let widest = (config.heads as u64)
         .saturating_mul((context as u64).div_ceil(4))
         .saturating_mul(4)
-        .max(config.ffn_dim.max(config.d_model) as u64);
+        .max(config.ffn_dim.max(config.d_model).max(config.query_width()) as u64);
     let fitting = limits.buffer() / widest.saturating_mul(4).max(1);
     let wanted = if limits.software { SOFTWARE_COLUMNS } else { HARDWARE_COLUMNS };
     wanted.min(fitting).max(1) as usize

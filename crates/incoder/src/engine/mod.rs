@@ -18,7 +18,9 @@ mod plan;
 mod profile;
 pub(crate) mod random;
 mod random_weights;
+mod rotary_table;
 mod slots;
+mod stack;
 mod step;
 pub(crate) mod tensors;
 #[cfg(test)]

@@ -37,6 +37,7 @@ impl Plan {
     pub async fn widen(&mut self) -> Result<()> {
         let (gpu, config, capacity) = (self.gpu.clone(), self.config.clone(), self.capacity);
         let shapes = |kv| Shapes::new(&config, capacity, kv);
+        let recipe = config.recipe();
         let bytes = MemoryPlan::new(&config, capacity, Kv::F32, &gpu.memory_limits()).kv_cache;
         self.chain = Chain::default();
         // The narrow cache goes first: there may not be room for both.
@@ -47,13 +48,13 @@ impl Plan {
         let wider = async || {
             let mut step = Step::new(&gpu, shapes(Kv::F32), &mut |_| ()).await?;
             let chooser = Chooser::new(&gpu, config.vocab_size, most, &activations.logits, step.state()).await?;
-            Self::lay_out(&gpu, &shapes(Kv::F32), &mut step, activations, weights)?;
+            Self::lay_out(&gpu, &recipe, &shapes(Kv::F32), &mut step, activations, weights)?;
             Ok((step, chooser))
         };
         match gpu.allocating("the KV cache in fp32 (ask for a shorter context)", bytes, wider).await {
             Ok((step, chooser)) => (self.step, self.chooser, self.kv) = (step, chooser, Kv::F32),
             Err(error) => {
-                Self::lay_out(&gpu, &shapes(self.kv), &mut self.step, &self.activations, &self.weights)?;
+                Self::lay_out(&gpu, &recipe, &shapes(self.kv), &mut self.step, &self.activations, &self.weights)?;
                 return Err(error);
             }
         }

@@ -4,8 +4,10 @@ use super::choose::{Chooser, Choosing, Started, Told, record_bytes};
 use super::fallback;
 use super::memory::{MemoryPlan, max_columns};
 use super::slots::Dispatches;
+use super::rotary_table::rotary_table;
 use super::step::{OVERFLOW_BYTES, Shapes, Step};
 use super::weights::{BLOCK_ROWS, Weights};
+use crate::arch::recipe::{Op, Positions, Recipe};
 use crate::checkpoint::config::Config;
 use crate::engine::forward::{Column, Kv, sinusoids};
 use crate::engine::gpu::{Array, Gpu, Reading, Texel};
@@ -70,7 +72,9 @@ pub(super) struct Activations {
     mixed: Array,
     inner: Array,
     scores: Array,
+    /// What is added to the embedding; nothing where positions are rotary.
     positions: wgpu::Buffer,
+    rotary: Option<Array>,
     pub(super) logits: wgpu::Buffer,
     /// What a step says of its KV cache, then logits.
     staging: wgpu::Buffer,
@@ -82,14 +86,16 @@ fn logits_stride(config: &Config) -> usize {
 }
 
 impl Activations {
-    async fn new(gpu: &Gpu, config: &Config, capacity: usize, columns: usize) -> Result<Self> {
+    async fn new(gpu: &Gpu, config: &Config, recipe: &Recipe, capacity: usize, columns: usize) -> Result<Self> {
         let wide = |what: &str, width: usize| gpu.array(what, Texel::Floats, width as u32 / 4, columns as u32);
-        let (d, logits_bytes) = (config.d_model, (MAX_LOGITS.min(columns) * logits_stride(config) * 4) as u64);
+        let (d, queries) = (config.d_model, config.query_width());
+        let logits_bytes = (MAX_LOGITS.min(columns) * logits_stride(config) * 4) as u64;
         // The buffer first: it refuses a context too long for the adapter before the host computes a table for it.
-        let positions = gpu.storage("positions", capacity as u64 * d as u64 * 4)?;
+        let added = if recipe.positions == Positions::Sinusoids { capacity } else { 0 };
+        let positions = gpu.storage("positions", (added as u64 * d as u64 * 4).max(16))?;
         let rows_at_once = (POSITIONS_AT_ONCE_BYTES / (4 * d)).max(1);
-        for first in (0..capacity).step_by(rows_at_once) {
-            let rows = sinusoids(first..capacity.min(first + rows_at_once), d);
+        for first in (0..added).step_by(rows_at_once) {
+            let rows = sinusoids(first..added.min(first + rows_at_once), d);
             gpu.queue.write_buffer(&positions, first as u64 * d as u64 * 4, bytemuck::cast_slice(&rows));
             gpu.settle().await?;
         }
@@ -97,11 +103,12 @@ impl Activations {
         Ok(Self {
             x: gpu.storage("x", columns as u64 * d as u64 * 4)?,
             h: wide("h", d)?,
-            q: wide("q", d)?,
-            mixed: wide("mixed", d)?,
+            q: wide("q", queries)?,
+            mixed: wide("mixed", queries)?,
             inner: wide("inner", config.ffn_dim)?,
             scores: gpu.array("scores", Texel::Floats, capacity.div_ceil(4) as u32, (columns * config.heads) as u32)?,
             positions,
+            rotary: rotary_table(gpu, &recipe.positions, capacity)?,
             logits: gpu.storage("logits", logits_bytes)?,
             staging: gpu.buffer("logits to read", OVERFLOW_BYTES + logits_bytes, readable)?,
         })
@@ -130,10 +137,10 @@ impl Plan {
         let stored = config;
         let config = &stored.quantized(options.quantize)?;
         let bytes = MemoryPlan::new(config, capacity, kv, &limits).total();
-        let shapes = Shapes::new(config, capacity, kv);
+        let (shapes, recipe) = (Shapes::new(config, capacity, kv), config.recipe());
         let load = async || {
             let mut gpu = gpu.clone();
-            let activations = Activations::new(&gpu, config, capacity, max_columns).await?;
+            let activations = Activations::new(&gpu, config, &recipe, capacity, max_columns).await?;
             let total = Step::pipelines(&gpu);
             let mut compiled = |done| on_progress(Progress::Compile { done, total });
             let mut step = fallback::compile(&mut gpu, &shapes, &mut compiled).await?;
@@ -144,7 +151,7 @@ impl Plan {
             let mut loaded = Loaded::new(config, on_progress);
             let weights = Weights::load(gpu, config, &tensors, &mut |parameters| loaded.add(parameters)).await?;
             loaded.finish();
-            Self::lay_out(gpu, &shapes, &mut step, &activations, &weights)?;
+            Self::lay_out(gpu, &recipe, &shapes, &mut step, &activations, &weights)?;
             Ok((gpu.clone(), weights, activations, step, chooser))
         };
         let loaded = gpu.allocating("the model and its KV cache", bytes, load).await?;
@@ -174,29 +181,40 @@ impl Plan {
         Ok(plan)
     }
 
-    /// The recipe.
+    /// Adds the dispatches of `recipe` to an empty step, with a KV cache of their own.
     pub(super) fn lay_out(
         gpu: &Gpu,
+        recipe: &Recipe,
         shapes: &Shapes,
         step: &mut Step,
         activations: &Activations,
         weights: &Weights,
     ) -> Result<()> {
-        let Activations { x, h, q, mixed, inner, scores, positions, logits, .. } = activations;
-        step.embed(&weights.embedding, positions, x);
-        for layer in &weights.layers {
-            let (keys, values) = (shapes.cache(gpu, "keys")?, shapes.cache(gpu, "values")?);
-            step.norm(x, &layer.attention_norm, h);
-            step.qkv(h, &layer.qkv, q, &keys, &values);
-            step.scores(q, &keys, scores);
-            step.values(scores, &values, mixed);
-            step.residual(mixed, &layer.out, x);
-            step.norm(x, &layer.ffn_norm, h);
-            step.gelu(h, &layer.fc1, inner);
-            step.residual(inner, &layer.fc2, x);
+        let Activations { x, h, q, mixed, inner, scores, positions, rotary, logits, .. } = activations;
+        let mut cache = None;
+        for op in recipe.all() {
+            match op {
+                Op::Embed { table, .. } => step.embed(weights.matrix(table)?, positions, x),
+                Op::Norm(norm) => step.norm(x, weights.norm(norm)?, h),
+                Op::QueryKeyValue { query, .. } => {
+                    let [keys, values] = cache.insert([shapes.cache(gpu, "keys")?, shapes.cache(gpu, "values")?]);
+                    step.qkv(h, weights.linear(query)?, rotary.as_ref(), q, [keys, values]);
+                }
+                Op::Attention => {
+                    if let Some([keys, values]) = &cache {
+                        step.scores(q, keys, scores);
+                        step.values(scores, values, mixed);
+                    }
+                }
+                Op::AttentionOutput(linear) => step.residual(mixed, weights.linear(linear)?, x),
+                Op::Gelu(linear) | Op::GatedSilu { gate: linear, .. } => {
+                    step.activation(h, weights.linear(linear)?, inner);
+                }
+                Op::FeedForwardOutput(linear) => step.residual(inner, weights.linear(linear)?, x),
+                Op::FinalNorm(norm) => step.norm_last(x, weights.norm(norm)?, h),
+                Op::Logits(head) => step.logits(h, weights.matrix(head)?, logits),
+            }
         }
-        step.norm_last(x, &weights.final_norm, h);
-        step.logits(h, weights.head(), logits);
         Ok(())
     }
 

@@ -99,8 +99,8 @@ impl Plan {
             }
             Reads::Cache => {
                 let attended: u64 = columns.iter().map(|column| u64::from(column.attended())).sum();
-                let values = attended * self.config.d_model as u64;
-                (name.to_owned(), values * self.kv.bytes() as u64, 2 * values)
+                let stored = attended * (self.config.kv_width() * self.kv.bytes()) as u64;
+                (name.to_owned(), stored, 2 * attended * self.config.query_width() as u64)
             }
         }
     }

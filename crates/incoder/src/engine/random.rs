@@ -1,8 +1,8 @@
 //! Random weights, made wherever they are needed: each value is a function of the seed, its tensor's name, its row and its column,
 //! in whole numbers, so that every device makes the same. The matrices on a GPU come from the same function in random.wgsl.
 
+use crate::arch::recipe::{Op, Weight};
 use crate::checkpoint::config::Config;
-use crate::checkpoint::tensor_shapes;
 use crate::error::{Error, Result};
 use crate::quantize::{self, Format, Rows};
 use half::f16;
@@ -34,10 +34,11 @@ const NORM_STD: f64 = 0.1;
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, bytemuck::Pod, bytemuck::Zeroable)]
 pub(crate) struct Part {
-    key: u32,
-    step: u32,
-    opposed: u32,
-    spare: u32,
+    pub key: u32,
+    pub step: u32,
+    pub opposed: u32,
+    /// The row of its matrix that it begins with.
+    pub first_row: u32,
 }
 
 impl Part {
@@ -81,14 +82,46 @@ fn half(n: u32) -> u32 {
 /// values in pairs of opposite sign, so that GELU's positive mean, which is the same at every position, cancels.
 #[derive(Debug)]
 pub(crate) struct Random {
-    config: Config,
     seed: u32,
     shapes: BTreeMap<String, Vec<usize>>,
+    matrices: BTreeMap<String, Matrix>,
+    /// The scale of the last norm.
+    last: String,
+}
+
+/// How the values of a matrix are spread.
+#[derive(Debug, Clone, Copy)]
+struct Matrix {
+    /// Standard deviation of an output, where inputs have 1.
+    std: f64,
+    inputs: usize,
+    /// Whether values come in pairs of opposite sign.
+    opposed: bool,
 }
 
 impl Random {
     pub fn new(config: &Config, seed: u32) -> Self {
-        Self { config: config.clone(), seed, shapes: tensor_shapes(config) }
+        let recipe = config.recipe();
+        let share = (config.num_layers as f64).sqrt().recip();
+        let (mut matrices, mut last) = (BTreeMap::new(), String::new());
+        let mut matrix = |weight: &Weight, std: f64, opposed: bool| {
+            matrices.insert(weight.name.clone(), Matrix { std, inputs: weight.inputs, opposed });
+        };
+        for op in recipe.all() {
+            op.table().into_iter().for_each(|table| matrix(table, 1.0, false));
+            match op {
+                Op::QueryKeyValue { query, key, value } => {
+                    matrix(&query.weight, QUERY_STD, false);
+                    matrix(&key.weight, QUERY_STD, false);
+                    matrix(&value.weight, 1.0, false);
+                }
+                Op::AttentionOutput(linear) => matrix(&linear.weight, share, false),
+                Op::FeedForwardOutput(linear) => matrix(&linear.weight, FEED_FORWARD_STD * share / GELU_RMS, true),
+                Op::FinalNorm(norm) => last.clone_from(&norm.scale),
+                _ => op.linears().into_iter().for_each(|linear| matrix(&linear.weight, 1.0, false)),
+            }
+        }
+        Self { seed, shapes: recipe.tensors(), matrices, last }
     }
 
     fn key(&self, name: &str) -> u32 {
@@ -97,30 +130,22 @@ impl Random {
 
     /// How the matrix `name` is made.
     pub fn part(&self, name: &str) -> Part {
-        let Config { num_layers, d_model, ffn_dim, .. } = self.config;
-        let share = (num_layers as f64).sqrt().recip();
-        let (std, inputs) = match name.rsplit('.').nth(1) {
-            Some("q_proj" | "k_proj") => (QUERY_STD, d_model),
-            Some("out_proj") => (share, d_model),
-            Some("fc2") => (FEED_FORWARD_STD * share / GELU_RMS, ffn_dim),
-            // The embedding, values and fc1.
-            _ => (1.0, d_model),
-        };
+        let Some(&Matrix { std, inputs, opposed }) = self.matrices.get(name) else { return Part::default() };
         let step = (std / (inputs as f64).sqrt() / SUM_STD / UNIT).round() as u32;
-        Part { key: self.key(name), step, opposed: u32::from(name.ends_with("fc2.weight")), spare: 0 }
+        Part { key: self.key(name), step, opposed: u32::from(opposed), first_row: 0 }
     }
 
     /// A bias, or what a layer norm has.
     fn vector(&self, name: &str, length: usize) -> Vec<f32> {
         let (mean, relative) = match name {
-            "layer_norm.weight" => (LOGIT_STD, NORM_STD),
+            last if last == self.last => (LOGIT_STD, NORM_STD),
             _ if name.ends_with("norm.weight") => (1.0, NORM_STD),
             _ => (0.0, BIAS_STD),
         };
         let key = self.key(name);
         let value = |i: u32| {
             let size = mean + relative * mean.max(1.0) * f64::from(draw(key, 0, i)) / SUM_STD;
-            let negative = name == "layer_norm.weight" && draw(key, 1, i) < 0;
+            let negative = name == self.last && draw(key, 1, i) < 0;
             (if negative { -size } else { size }) as f32
         };
         (0..length as u32).map(value).collect()

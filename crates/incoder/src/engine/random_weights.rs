@@ -1,28 +1,39 @@
 //! The matrices of a model of random weights, made on the GPU.
 
 use super::step::at;
+use super::stack::{Order, Stack};
 use super::weights::Slice;
 use crate::engine::gpu::{self, Binding, Gpu, Kernel, Resource, Texel, shaders};
-use crate::engine::random::Part;
+use crate::engine::random::{Part, Random};
 use crate::error::Result;
 
 /// Most tensors that a matrix consists of.
 const MOST_PARTS: usize = 3;
 
-/// What random.wgsl calls `Parts`: the tensors that a matrix consists of, from the first row to the last.
+/// What random.wgsl calls `Parts`: the tensors that a matrix consists of, and the order of its rows.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, bytemuck::Pod, bytemuck::Zeroable)]
 pub(super) struct Parts {
     part: [Part; MOST_PARTS],
-    rows_each: u32,
-    spare: [u32; 3],
+    alternating: u32,
+    /// Half of the head dim where pairs lie side by side; 0 elsewhere.
+    half: u32,
+    spare: [u32; 2],
 }
 
 impl Parts {
-    /// `parts` of `rows_each` rows each.
-    pub fn new(parts: impl Iterator<Item = Part>, rows_each: usize) -> Self {
-        let mut made = Self { rows_each: rows_each as u32, ..Self::default() };
-        made.part.iter_mut().zip(parts).for_each(|(to, part)| *to = part);
+    pub fn new(random: &Random, stack: &Stack) -> Self {
+        let mut made = Self::default();
+        // A part that is not there begins behind every row.
+        made.part.iter_mut().for_each(|part| part.first_row = u32::MAX);
+        for ((to, name), &start) in made.part.iter_mut().zip(&stack.names).zip(&stack.starts) {
+            *to = Part { first_row: start as u32, ..random.part(name) };
+        }
+        match stack.order {
+            Order::Stacked => {}
+            Order::Alternating => made.alternating = 1,
+            Order::Pairs { head_dim } => made.half = head_dim as u32 / 2,
+        }
         made
     }
 }

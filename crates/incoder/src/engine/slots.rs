@@ -34,7 +34,8 @@ impl Plan {
             let bytes = MemoryPlan::new(&self.config, self.capacity, self.kv, &self.gpu.memory_limits()).kv_cache;
             let shapes = Shapes::new(&self.config, self.capacity, self.kv);
             let (gpu, step, activations, weights) = (&self.gpu, &mut self.step, &self.activations, &self.weights);
-            let one_more = async || Self::lay_out(gpu, &shapes, step, activations, weights);
+            let recipe = self.config.recipe();
+            let one_more = async || Self::lay_out(gpu, &recipe, &shapes, step, activations, weights);
             if let Err(error) = gpu.allocating("the KV cache of one more context", bytes, one_more).await {
                 self.step.clear();
                 self.step.swap(&mut self.parked[self.slot]);

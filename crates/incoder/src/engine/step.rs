@@ -2,7 +2,8 @@
 
 use super::entry::{Compiler, Entry, Variant};
 use super::linear::Product;
-use super::weights::{BLOCK_ROWS, GROUP, Linear, Matrix, Norm};
+use super::weights::{BLOCK_ROWS, GROUP, Matrix};
+use crate::arch::recipe::{Activation, NormKind, Positions};
 use crate::checkpoint::config::Config;
 use crate::engine::forward::{Column, Kv};
 use crate::engine::gpu::{self, Array, Binding, Gpu, Kernel, Resource, Texel, shaders};
@@ -55,6 +56,7 @@ pub(super) mod at {
     pub const WEIGHTS_WRITTEN: u32 = 15;
     pub const OVERFLOW: u32 = 16;
     pub const SCALES: u32 = 17;
+    pub const ROTARY: u32 = 18;
 }
 
 /// What a dispatch has to read, beside a few values for each column.
@@ -95,9 +97,15 @@ struct State {
 pub(crate) struct Shapes {
     pub d_model: usize,
     pub heads: usize,
+    /// Heads of keys and values.
+    pub kv_heads: usize,
     pub head_dim: usize,
-    /// Inputs of the matrices: d_model, and those of fc2.
-    pub inputs: [usize; 2],
+    /// Inputs of the layers' matrices: d_model, those of the feed-forward layer's second one, and those of attention's output.
+    pub inputs: [usize; 3],
+    pub norm: NormKind,
+    /// Whether queries and keys are rotated; otherwise positions are added to the embedding.
+    pub rotary: bool,
+    pub activation: Activation,
     /// What embeddings are multiplied by.
     pub embed_scale: f64,
     /// Rows of the KV cache.
@@ -110,13 +118,17 @@ pub(crate) struct Shapes {
 impl Shapes {
     pub fn new(config: &Config, capacity: usize, kv: Kv) -> Self {
         let formats = config.quantization.map_or([Format::F16; 2], |one| [one.layers(), one.tables()]);
-        let embed_scale = if config.scale_embedding { (config.d_model as f64).sqrt() } else { 1.0 };
+        let recipe = config.recipe();
         Self {
             d_model: config.d_model,
             heads: config.heads,
+            kv_heads: config.kv_heads,
             head_dim: config.head_dim(),
-            inputs: [config.d_model, config.ffn_dim],
-            embed_scale,
+            inputs: [config.d_model, config.ffn_dim, config.query_width()],
+            norm: recipe.norm,
+            rotary: matches!(recipe.positions, Positions::Rotary(_)),
+            activation: recipe.activation(),
+            embed_scale: recipe.embedding_scale(),
             capacity,
             kv,
             formats,
@@ -133,7 +145,7 @@ impl Shapes {
     /// # Errors
     /// [`crate::Error::Limit`] when it could not be bound.
     pub fn cache(&self, gpu: &Gpu, what: &str) -> Result<Array> {
-        gpu.array(what, Texel::Words, self.capacity as u32, (self.heads * self.head_words()) as u32)
+        gpu.array(what, Texel::Words, self.capacity as u32, (self.kv_heads * self.head_words()) as u32)
     }
 }
 
@@ -152,7 +164,8 @@ pub(crate) struct Step {
     scores: Entry,
     values: Entry,
     residual: Entry,
-    gelu: Entry,
+    /// Of the feed-forward layer's activation.
+    activation: Entry,
     logits: Entry,
     products: Vec<Product>,
     pub(super) ops: Vec<Op>,
@@ -180,18 +193,25 @@ impl Step {
         let norm_source = if gpu.uses_subgroups() { shaders::LAYER_NORM_SUBGROUPS } else { shaders::LAYER_NORM };
         let norm = |last: bool| {
             let width = shapes.d_model as f64 / 4.0;
-            vec![("THREADS", f64::from(tuning.norm_threads)), ("WIDTH", width), ("LAST", flag(last))]
+            let NormKind { centred, eps } = shapes.norm;
+            let threads = f64::from(tuning.norm_threads);
+            let kind = [("CENTRED", flag(centred)), ("EPS", f64::from(eps))];
+            [&[("THREADS", threads), ("WIDTH", width), ("LAST", flag(last))][..], &kind[..]].concat()
         };
         let products = Product::all(&tuning);
         let octets = shapes.head_dim as u32 / 8;
         let value_slices = tuning.value_slices.min(MAX_THREADS / octets).max(1);
-        let mut qkv = vec![("D_MODEL", shapes.d_model as f64), ("HEAD_DIM", head_dim)];
+        let kv_width = (shapes.kv_heads * shapes.head_dim) as f64;
+        let sharing = ("QUERIES_PER_KEY", (shapes.heads / shapes.kv_heads) as f64);
+        let mut qkv = vec![("Q_WIDTH", heads * head_dim), ("KV_WIDTH", kv_width), ("HEAD_DIM", head_dim)];
         qkv.extend_from_slice(&cache);
         let mut scores = vec![("THREADS", f64::from(tuning.score_threads)), ("HEADS", heads), ("HEAD_DIM", head_dim)];
+        scores.push(sharing);
         scores.extend_from_slice(&cache);
         let mut values = vec![("OCTETS", f64::from(octets)), ("SLICES", f64::from(value_slices)), ("HEADS", heads)];
+        values.push(sharing);
         values.extend_from_slice(&cache);
-        let scale = vec![("SCALE", shapes.embed_scale)];
+        let scale = vec![("SCALE", shapes.embed_scale), ("POSITIONS", flag(!shapes.rotary))];
         let weights = (at::WEIGHTS, ReadArray(Texel::Words));
         let input = (at::INPUT, ReadArray(Texel::Floats));
         let output = (at::OUTPUT, WriteArray(Texel::Floats));
@@ -205,7 +225,8 @@ impl Step {
         let embed = [weights, state, matrix, (at::POSITIONS, Read), (at::X, Write)];
         let normed = [output, state, (at::SCALE, Read), (at::SHIFT, Read), (at::X, Read)];
         let overflow = (at::OVERFLOW, Write);
-        let to_cache = [weights, input, output, keys, cached_values, state, matrix, bias, overflow];
+        let mut to_cache = vec![weights, input, output, keys, cached_values, state, matrix, bias, overflow];
+        to_cache.extend(shapes.rotary.then_some((at::ROTARY, Binding::Texture)));
         let to_scores = [input, cached, (at::SCORES_WRITTEN, WriteArray(Texel::Floats)), state];
         let to_mixed = [output, cached, (at::SCORES, ReadArray(Texel::Floats)), state];
         let to_output = [weights, input, output, state, matrix, bias];
@@ -222,7 +243,11 @@ impl Step {
         let [layers, tables] = shapes.formats;
         // What reads no matrix.
         let plain = Format::F16;
-        let mut compiler = Compiler::new(gpu, on_compiled);
+        let activation = match shapes.activation {
+            Activation::Gelu => "project_gelu",
+            Activation::GatedSilu => "project_gated_silu",
+        };
+        let mut compiler = Compiler::new(gpu, shapes.rotary, on_compiled);
         Ok(Self {
             state: gpu.uniform("state", &bytemuck::Zeroable::zeroed() as &State)?,
             overflow: gpu.storage("overflow", OVERFLOW_BYTES)?,
@@ -237,7 +262,7 @@ impl Step {
                 .entry(plain, "attention_values", &to_mixed, &[(shaders::ATTENTION_VALUES, values)])
                 .await?,
             residual: compiler.entry(layers, "project_residual", &to_residual, &linear(layers, &[])).await?,
-            gelu: compiler.entry(layers, "project_gelu", &to_output, &linear(layers, &[])).await?,
+            activation: compiler.entry(layers, activation, &to_output, &linear(layers, &[])).await?,
             logits: compiler.entry(tables, "project_logits", &to_logits, &linear(tables, &[])).await?,
             products,
             ops: Vec::new(),
@@ -286,28 +311,37 @@ impl Step {
         }
     }
 
-    /// y = LN(x)
-    pub fn norm(&mut self, x: &wgpu::Buffer, norm: &Norm, y: &Array) {
+    /// y = norm(x)
+    pub fn norm(&mut self, x: &wgpu::Buffer, norm: [&wgpu::Buffer; 2], y: &Array) {
         self.add(|step| &step.norm, Grid::Columns(1), Reads::Little, &normed(x, norm, y));
     }
 
-    /// y = LN(x) of the columns whose logits are read, packed to the front.
-    pub fn norm_last(&mut self, x: &wgpu::Buffer, norm: &Norm, y: &Array) {
+    /// y = norm(x) of the columns whose logits are read, packed to the front.
+    pub fn norm_last(&mut self, x: &wgpu::Buffer, norm: [&wgpu::Buffer; 2], y: &Array) {
         self.add(|step| &step.norm_last, Grid::Last, Reads::Little, &normed(x, norm, y));
     }
 
-    /// q = (Wq h + bq) / sqrt(head dim); Wk h + bk and Wv h + bv go to each column's row of the cache.
-    pub fn qkv(&mut self, h: &Array, qkv: &Linear, q: &Array, keys: &Array, values: &Array) {
+    /// q = (Wq h + bq) / sqrt(head dim); Wk h + bk and Wv h + bv go to each column's row of the cache. Queries and keys are rotated
+    /// by what `rotary` says, where the model has rotary positions.
+    pub fn qkv(
+        &mut self,
+        h: &Array,
+        (matrix, bias): (&Matrix, &wgpu::Buffer),
+        rotary: Option<&Array>,
+        q: &Array,
+        [keys, values]: [&Array; 2],
+    ) {
         let overflow = self.overflow.clone();
-        let resources = [
+        let mut resources: Vec<(u32, Resource<'_>)> = vec![
             (at::INPUT, h.into()),
             (at::OUTPUT, q.into()),
             (at::KEYS, keys.into()),
             (at::VALUES, values.into()),
-            (at::BIAS, (&qkv.bias).into()),
+            (at::BIAS, bias.into()),
             (at::OVERFLOW, (&overflow).into()),
         ];
-        self.add_matrix(|step| &step.qkv, Grid::Matrix, &qkv.matrix, &resources);
+        resources.extend(rotary.map(|table| (at::ROTARY, table.into())));
+        self.add_matrix(|step| &step.qkv, Grid::Matrix, matrix, &resources);
     }
 
     /// scores = q Kᵀ over the rows that each column attends to.
@@ -325,15 +359,15 @@ impl Step {
     }
 
     /// x += W input + b
-    pub fn residual(&mut self, input: &Array, linear: &Linear, x: &wgpu::Buffer) {
-        let resources = [(at::INPUT, input.into()), (at::BIAS, (&linear.bias).into()), (at::Y, x.into())];
-        self.add_matrix(|step| &step.residual, Grid::Matrix, &linear.matrix, &resources);
+    pub fn residual(&mut self, input: &Array, (matrix, bias): (&Matrix, &wgpu::Buffer), x: &wgpu::Buffer) {
+        let resources = [(at::INPUT, input.into()), (at::BIAS, bias.into()), (at::Y, x.into())];
+        self.add_matrix(|step| &step.residual, Grid::Matrix, matrix, &resources);
     }
 
-    /// y = gelu(W h + b)
-    pub fn gelu(&mut self, h: &Array, linear: &Linear, y: &Array) {
-        let resources = [(at::INPUT, h.into()), (at::BIAS, (&linear.bias).into()), (at::OUTPUT, y.into())];
-        self.add_matrix(|step| &step.gelu, Grid::Matrix, &linear.matrix, &resources);
+    /// y = gelu(W h + b), or silu(a) · b of each two rows a and b of W h + b: what the model has.
+    pub fn activation(&mut self, h: &Array, (matrix, bias): (&Matrix, &wgpu::Buffer), y: &Array) {
+        let resources = [(at::INPUT, h.into()), (at::BIAS, bias.into()), (at::OUTPUT, y.into())];
+        self.add_matrix(|step| &step.activation, Grid::Matrix, matrix, &resources);
     }
 
     /// logits = W h, for the columns whose logits are read.
@@ -448,6 +482,6 @@ pub(super) fn timed_pass<'a>(
     encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: Some(name), timestamp_writes: Some(writes) })
 }
 
-fn normed<'a>(x: &'a wgpu::Buffer, norm: &'a Norm, y: &'a Array) -> [(u32, Resource<'a>); 4] {
-    [(at::X, x.into()), (at::SCALE, (&norm.weight).into()), (at::SHIFT, (&norm.bias).into()), (at::OUTPUT, y.into())]
+fn normed<'a>(x: &'a wgpu::Buffer, [scale, shift]: [&'a wgpu::Buffer; 2], y: &'a Array) -> [(u32, Resource<'a>); 4] {
+    [(at::X, x.into()), (at::SCALE, scale.into()), (at::SHIFT, shift.into()), (at::OUTPUT, y.into())]
 }

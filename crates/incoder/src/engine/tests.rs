@@ -8,7 +8,7 @@ use super::check::{Kernels, Values, read};
 use super::plan::Plan;
 use super::weights::Weights;
 use crate::checkpoint::config::Config;
-use crate::checkpoint::{MemoryFolder, tensor_shapes};
+use crate::checkpoint::MemoryFolder;
 use crate::engine::cpu::Reference;
 use crate::engine::forward::{Column, Kv};
 use crate::engine::gpu::{Arrays, Disabled, Gpu, GpuOptions, Tuning};
@@ -36,7 +36,7 @@ fn config(layers: usize, d: usize, heads: usize, ffn: usize, vocab: usize) -> Co
 /// A checkpoint of `config` with random fp16 weights, scaled by the width so that nothing explodes.
 fn random_folder(config: &Config, seed: u32) -> MemoryFolder {
     let mut values = Values(seed);
-    let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = tensor_shapes(config)
+    let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = config.recipe().tensors()
         .into_iter()
         .map(|(name, shape)| {
             let scale = if shape.len() == 2 { 2.0 / (shape[1] as f32).sqrt() } else { 0.5 };
@@ -108,6 +108,28 @@ fn every_kernel_matches_the_reference() {
     }
 }
 
+/// The Llama family's: RMS norm, rotary positions, shared keys and values, gated activations, queries of another width than x.
+#[test]
+fn every_kernel_of_llama_matches_the_reference() {
+    let sizes = r#""model_type":"llama","num_hidden_layers":1,"max_position_embeddings":64,"attention_bias":true"#;
+    let config = |more: &str| Config::from_json(&format!("{{{sizes},{more}}}")).unwrap();
+    let wide = config(
+        r#""hidden_size":72,"num_attention_heads":6,"num_key_value_heads":2,"head_dim":32,"intermediate_size":136,"vocab_size":101"#,
+    );
+    let narrow = config(
+        r#""hidden_size":112,"num_attention_heads":14,"num_key_value_heads":2,"intermediate_size":304,"vocab_size":333"#,
+    );
+    let q4 = Some(Quantization::Q4);
+    for (name, gpu) in variants() {
+        for (config, count, logits, kv, quantization) in
+            [(&wide, 9, 3, Kv::F16, None), (&narrow, 1, 1, Kv::F32, None), (&narrow, 67, 5, Kv::F16, q4)]
+        {
+            let what = |kernel: &str| format!("{kernel} on {name}, {count} columns, {kv:?}, {quantization:?}");
+            check_kernels(&gpu, config, Case { count, logits, kv, quantization, seed: 5 }, &what);
+        }
+    }
+}
+
 /// The same from quantized weights, in every kind of array and every tile of columns; groups of 32 inputs that are not full among them.
 /// The tables of a model in 4 bits are in 8, so that it has both.
 #[test]
@@ -175,7 +197,7 @@ fn check_kernels(gpu: &Gpu, config: &Config, case: Case, what: &dyn Fn(&str) -> 
 
 /// Every tensor of `random`, written to a file.
 fn random_file(config: &Config, random: &Random) -> MemoryFolder {
-    let shapes = tensor_shapes(config);
+    let shapes = config.recipe().tensors();
     let bytes = shapes.iter().map(|(name, shape)| {
         let rows = if shape.len() == 2 { shape[0] } else { 1 };
         random.rows(name, 0..rows).unwrap().iter().flat_map(|value| value.to_le_bytes()).collect()
@@ -189,22 +211,28 @@ fn random_file(config: &Config, random: &Random) -> MemoryFolder {
 /// What the kernel makes against the same function here, uploaded; the last block of a matrix is not full.
 #[test]
 fn kernel_random_makes_the_weights_that_would_be_uploaded() {
-    let config = config(2, 40, 5, 72, 1031);
-    let random = Random::new(&config, 7);
-    let folder = random_file(&config, &random);
-    let uploaded = block_on(Origin::Folder(&folder).open(&config, None)).unwrap();
+    let llama = r#"{"model_type":"llama","num_hidden_layers":2,"hidden_size":40,"num_attention_heads":5,"head_dim":16,
+        "num_key_value_heads":1,"intermediate_size":72,"vocab_size":1031}"#;
+    for config in [config(2, 40, 5, 72, 1031), Config::from_json(llama).unwrap()] {
+        check_random_weights(&config);
+    }
+}
+
+fn check_random_weights(config: &Config) {
+    let random = Random::new(config, 7);
+    let folder = random_file(config, &random);
+    let uploaded = block_on(Origin::Folder(&folder).open(config, None)).unwrap();
     let made = Tensors { source: TensorSource::Random(random), quantization: None };
     for arrays in [Arrays::Buffers, Arrays::Textures, Arrays::StorageTextures] {
         for (slices, max_binding_bytes) in [(1, None), (3, Some(32 << 10))] {
             let tuning = Some(Tuning { arrays, ..Tuning::SOFTWARE });
             let gpu = block_on(Gpu::open(&GpuOptions { tuning, max_binding_bytes, ..GpuOptions::default() })).unwrap();
-            let weights = |tensors| block_on(Weights::load(&gpu, &config, tensors, &mut |_| {})).unwrap();
+            let weights = |tensors| block_on(Weights::load(&gpu, config, tensors, &mut |_| {})).unwrap();
             let (made, uploaded) = (weights(&made), weights(&uploaded));
-            assert_eq!(made.embedding.slices.len(), slices);
+            let most = made.matrices().map(|matrix| matrix.slices.len()).max();
+            assert_eq!(most, Some(slices));
             let words = |weights: &Weights| {
-                let layers = weights.layers.iter().flat_map(|layer| [&layer.qkv, &layer.out, &layer.fc1, &layer.fc2]);
-                let matrices = layers.map(|linear| &linear.matrix).chain([&weights.embedding]);
-                let slices = matrices.flat_map(|matrix| &matrix.slices);
+                let slices = weights.matrices().flat_map(|matrix| &matrix.slices);
                 slices.map(|slice| block_on(read(&gpu, (&slice.weights).into())).unwrap()).collect::<Vec<Vec<u32>>>()
             };
             let (made, uploaded) = (words(&made), words(&uploaded));

@@ -3,14 +3,17 @@
 use super::packing::{pack_rows, pack_scales};
 use super::random_weights::{Maker, Parts};
 use super::step::at;
+use super::stack::Stack;
+use crate::arch::recipe::{Linear, Norm, Weight};
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::config::Config;
 use crate::engine::gpu::{Array, Gpu, Resource, SETTLE_BYTES};
 use crate::engine::random::Random;
 use crate::engine::tensors::{TensorSource, Tensors};
 use crate::error::{Error, Result};
-use crate::quantize::{self, Format, Quantization, Rows};
+use crate::quantize::{self, Format, Quantization};
 use half::f16;
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// Rows of a block of the weight layout: see linear.wgsl.
@@ -63,58 +66,17 @@ pub(crate) struct Matrix {
     pub format: Format,
 }
 
-/// One or more tensors [rows, inputs] that become one matrix, stacked by rows.
-#[derive(Debug)]
-struct Stack<'a> {
-    names: &'a [String],
-    /// Rows of each tensor.
-    rows_each: usize,
-    inputs: usize,
-    /// Values from one token's outputs to the next token's, in the buffer that the matrix writes.
-    stride: usize,
-}
-
-impl Stack<'_> {
-    fn rows(&self) -> usize {
-        self.names.len() * self.rows_each
-    }
-}
-
-/// y = W x + b on the GPU.
-#[derive(Debug)]
-pub(crate) struct Linear {
-    pub matrix: Matrix,
-    /// f32, all rows of the matrix.
-    pub bias: wgpu::Buffer,
-}
-
-/// Scale and shift of a layer norm, f32 [d_model] each.
-#[derive(Debug)]
-pub(crate) struct Norm {
-    pub weight: wgpu::Buffer,
-    pub bias: wgpu::Buffer,
-}
-
-/// The weights of one layer.
-#[derive(Debug)]
-pub(crate) struct Layer {
-    pub attention_norm: Norm,
-    /// Queries, keys and values in one matrix.
-    pub qkv: Linear,
-    pub out: Linear,
-    pub ffn_norm: Norm,
-    pub fc1: Linear,
-    pub fc2: Linear,
-}
-
-/// The weights of a model on the GPU.
+/// The weights of a model on the GPU, by the name of the first tensor that each consists of.
 #[derive(Debug)]
 pub(crate) struct Weights {
-    pub embedding: Matrix,
-    /// What the logits come from; `None` where that is the embedding.
-    head: Option<Matrix>,
-    pub layers: Vec<Layer>,
-    pub final_norm: Norm,
+    matrices: BTreeMap<String, Matrix>,
+    /// f32: scales and shifts of norms, and biases, which are stacked as their matrices are.
+    vectors: BTreeMap<String, wgpu::Buffer>,
+}
+
+/// What the bias of a matrix, or the shift of a norm, is kept as.
+fn bias_of(weight: &str) -> String {
+    format!("{weight}, bias")
 }
 
 impl Weights {
@@ -124,7 +86,6 @@ impl Weights {
     /// [`Error::Limit`] when not even one block of a matrix fits a binding, [`Error::Tensor`] for values that fp16
     /// cannot hold, and what reading the checkpoint reports.
     pub async fn load(gpu: &Gpu, config: &Config, tensors: &Tensors, loaded: &mut dyn FnMut(u64)) -> Result<Self> {
-        let (d, f) = (config.d_model, config.ffn_dim);
         let fill = match (&tensors.source, tensors.quantization) {
             (_, Some(quantization)) => Fill::Quantize(quantization),
             (TensorSource::Stored(checkpoint), None) => Fill::Upload(checkpoint),
@@ -142,33 +103,64 @@ impl Weights {
             unsettled: 0,
             rank: 0,
         };
-        let stride = config.vocab_size.next_multiple_of(BLOCK_ROWS);
-        let names = ["embed_tokens.weight", config.head_name()].map(str::to_owned);
-        let table = |i: usize| Stack { names: &names[i..=i], rows_each: config.vocab_size, inputs: d, stride };
-        let embedding = upload.matrix(&table(0)).await?;
-        let head = if config.tie_word_embeddings { None } else { Some(upload.matrix(&table(1)).await?) };
-        let mut layers = Vec::with_capacity(config.num_layers);
-        for layer in 0..config.num_layers {
-            upload.rank = rank(layer, config.num_layers);
-            let at = |name: &str| format!("layers.{layer}.{name}");
-            let qkv = ["q", "k", "v"].map(|p| at(&format!("self_attn.{p}_proj")));
-            layers.push(Layer {
-                attention_norm: upload.norm(&at("self_attn_layer_norm")).await?,
-                qkv: upload.linear(&qkv, d, d).await?,
-                out: upload.linear(&[at("self_attn.out_proj")], d, d).await?,
-                ffn_norm: upload.norm(&at("final_layer_norm")).await?,
-                fc1: upload.linear(&[at("fc1")], f, d).await?,
-                fc2: upload.linear(&[at("fc2")], d, f).await?,
-            });
+        let recipe = config.recipe();
+        let mut weights = Self { matrices: BTreeMap::new(), vectors: BTreeMap::new() };
+        for (layer, op) in &recipe.ops {
+            upload.rank = rank(*layer, config.num_layers);
+            let stack = Stack::of(op, recipe.rotated_head_dim(config.head_dim()));
+            // A tied head is there already.
+            if let Some(stack) = stack.filter(|stack| !weights.matrices.contains_key(&stack.names[0])) {
+                let (name, linears) = (stack.names[0].clone(), op.linears());
+                if !linears.is_empty() {
+                    weights.vectors.insert(bias_of(&name), upload.bias(&stack, &linears).await?);
+                }
+                weights.matrices.insert(name, upload.matrix(&stack).await?);
+            }
+            if let Some(Norm { scale, shift, width }) = op.norm() {
+                let scales = tensors.rows(scale, 0..1).await?;
+                let shifts = match shift {
+                    Some(shift) => tensors.rows(shift, 0..1).await?,
+                    None => vec![0.0; *width],
+                };
+                weights.vectors.insert(scale.clone(), upload.vector(scale, &scales)?);
+                weights.vectors.insert(bias_of(scale), upload.vector(scale, &shifts)?);
+            }
         }
-        let final_norm = upload.norm("layer_norm").await?;
         gpu.settle().await?;
-        Ok(Self { embedding, head, layers, final_norm })
+        Ok(weights)
     }
 
-    /// What the logits come from.
-    pub fn head(&self) -> &Matrix {
-        self.head.as_ref().unwrap_or(&self.embedding)
+    /// The embedding, the head, or the matrix whose first rows are those of `weight`.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] where it was not loaded: one of another model.
+    pub fn matrix(&self, weight: &Weight) -> Result<&Matrix> {
+        self.matrices.get(&weight.name).ok_or_else(|| Error::tensor(&weight.name, "was not loaded"))
+    }
+
+    /// The matrix whose first rows are those of `first`, and its bias.
+    ///
+    /// # Errors
+    /// As [`Weights::matrix`].
+    pub fn linear(&self, first: &Linear) -> Result<(&Matrix, &wgpu::Buffer)> {
+        Ok((self.matrix(&first.weight)?, self.vector(&bias_of(&first.weight.name))?))
+    }
+
+    /// The scale and the shift of a norm.
+    ///
+    /// # Errors
+    /// As [`Weights::matrix`].
+    pub fn norm(&self, norm: &Norm) -> Result<[&wgpu::Buffer; 2]> {
+        Ok([self.vector(&norm.scale)?, self.vector(&bias_of(&norm.scale))?])
+    }
+
+    fn vector(&self, name: &str) -> Result<&wgpu::Buffer> {
+        self.vectors.get(name).ok_or_else(|| Error::tensor(name, "was not loaded"))
+    }
+
+    #[cfg(test)]
+    pub fn matrices(&self) -> impl Iterator<Item = &Matrix> {
+        self.matrices.values()
     }
 }
 
@@ -203,21 +195,25 @@ struct Uploader<'a> {
 }
 
 impl Uploader<'_> {
-    /// The layers `names`, stacked by rows into one.
-    async fn linear(&mut self, names: &[String], rows_each: usize, inputs: usize) -> Result<Linear> {
-        let named = |part: &str| names.iter().map(|name| format!("{name}.{part}")).collect::<Vec<_>>();
-        let (weights, biases) = (named("weight"), named("bias"));
-        let matrix = self.matrix(&Stack { names: &weights, rows_each, inputs, stride: rows_each }).await?;
-        Ok(Linear { matrix, bias: self.vector(&biases).await? })
+    /// The biases of `linears`, in the order of the rows of `stack`.
+    async fn bias(&mut self, stack: &Stack, linears: &[&Linear]) -> Result<wgpu::Buffer> {
+        let mut vectors = Vec::with_capacity(linears.len());
+        for linear in linears {
+            vectors.push(match &linear.bias {
+                Some(name) => self.tensors.rows(name, 0..1).await?,
+                None => vec![0.0; linear.weight.rows],
+            });
+        }
+        self.vector(&stack.names[0], &stack.ordered(&vectors))
     }
 
-    async fn norm(&mut self, name: &str) -> Result<Norm> {
-        let weight = self.vector(&[format!("{name}.weight")]).await?;
-        Ok(Norm { weight, bias: self.vector(&[format!("{name}.bias")]).await? })
+    fn vector(&mut self, name: &str, values: &[f32]) -> Result<wgpu::Buffer> {
+        (self.loaded)(values.len() as u64);
+        self.gpu.upload(name, values)
     }
 
     /// The matrix of `stack`, in as few buffers as the binding limit allows.
-    async fn matrix(&mut self, stack: &Stack<'_>) -> Result<Matrix> {
+    async fn matrix(&mut self, stack: &Stack) -> Result<Matrix> {
         let rows = stack.rows();
         let format = self.tensors.format(&stack.names[0]);
         let block_bytes = (format.row_bytes(stack.inputs) * BLOCK_ROWS) as u64;
@@ -236,7 +232,7 @@ impl Uploader<'_> {
         Ok(Matrix { slices, groups: (stack.inputs / GROUP) as u32, format })
     }
 
-    async fn slice(&mut self, stack: &Stack<'_>, format: Format, first_row: usize, rows: usize) -> Result<Slice> {
+    async fn slice(&mut self, stack: &Stack, format: Format, first_row: usize, rows: usize) -> Result<Slice> {
         let name = &stack.names[0];
         let groups = (stack.inputs / GROUP) as u32;
         let (first_row_of_slice, stride) = (first_row as u32, stack.stride as u32);
@@ -254,8 +250,7 @@ impl Uploader<'_> {
         let slice = Slice { weights, scales, dimensions, blocks: blocks as u32 };
         match &self.fill {
             Fill::Make(random, maker) => {
-                let parts = stack.names.iter().map(|name| random.part(name));
-                maker.make(self.gpu, &slice, groups, &Parts::new(parts, stack.rows_each))?;
+                maker.make(self.gpu, &slice, groups, &Parts::new(random, stack))?;
                 self.sent(bytes).await?;
             }
             Fill::Upload(_) | Fill::Quantize(_) => self.upload(stack, format, first_row, rows, &slice).await?,
@@ -266,7 +261,7 @@ impl Uploader<'_> {
     /// Reads `rows` rows of the stack from `first_row` on, and writes them to `slice`.
     async fn upload(
         &mut self,
-        stack: &Stack<'_>,
+        stack: &Stack,
         format: Format,
         first_row: usize,
         rows: usize,
@@ -307,47 +302,44 @@ impl Uploader<'_> {
     }
 
     /// Reads `rows` of the stack.
-    async fn read(&mut self, stack: &Stack<'_>, rows: Range<usize>) -> Result<()> {
-        self.halves.clear();
-        self.quants.clear();
-        self.scales.clear();
-        self.minima.clear();
-        let mut row = rows.start;
-        while row < rows.end {
-            let (part, start) = (row / stack.rows_each, row % stack.rows_each);
-            let end = stack.rows_each.min(start + rows.end - row);
-            let name = &stack.names[part];
-            match self.fill {
-                Fill::Quantize(quantization) => {
-                    for first in (start..end).step_by(BLOCK_ROWS) {
-                        let some = first..end.min(first + BLOCK_ROWS);
-                        let Rows { quants, scales, minima, .. } =
-                            self.tensors.quantized(name, some, quantization).await?;
-                        self.quants.extend_from_slice(&quants);
-                        self.scales.extend_from_slice(&scales);
-                        self.minima.extend_from_slice(&minima);
+    async fn read(&mut self, stack: &Stack, rows: Range<usize>) -> Result<()> {
+        let (count, inputs) = (rows.len(), stack.inputs);
+        let runs = stack.runs(rows);
+        match self.fill {
+            Fill::Quantize(quantization) => {
+                let format = self.tensors.format(&stack.names[0]);
+                let row_bytes = format.row_bytes(inputs);
+                let groups = inputs.div_ceil(quantize::GROUP);
+                self.quants.resize(count * row_bytes, 0);
+                self.scales.resize(count * groups, f16::ZERO);
+                self.minima.resize(if format == Format::Q4 { count * groups } else { 0 }, f16::ZERO);
+                for run in runs {
+                    for first in run.from.clone().step_by(BLOCK_ROWS) {
+                        let some = first..run.from.end.min(first + BLOCK_ROWS);
+                        let rows = self.tensors.quantized(&stack.names[run.part], some, quantization).await?;
+                        run.place(&rows.quants, first, row_bytes, &mut self.quants);
+                        run.place(&rows.scales, first, groups, &mut self.scales);
+                        run.place(&rows.minima, first, groups, &mut self.minima);
                     }
                 }
-                Fill::Upload(checkpoint) => {
-                    let at = self.halves.len();
-                    self.halves.resize(at + (end - start) * stack.inputs, f16::ZERO);
-                    checkpoint.read_halves(name, start..end, &mut self.halves[at..]).await?;
-                }
-                Fill::Make(..) => {}
             }
-            row += end - start;
+            Fill::Upload(checkpoint) => {
+                self.halves.resize(count * inputs, f16::ZERO);
+                for run in runs {
+                    let (name, first, values) = (&stack.names[run.part], run.from.start, run.from.len() * inputs);
+                    if run.step == 1 {
+                        let to = &mut self.halves[run.to * inputs..][..values];
+                        checkpoint.read_halves(name, run.from, to).await?;
+                    } else {
+                        let mut rows = vec![f16::ZERO; values];
+                        checkpoint.read_halves(name, run.from.clone(), &mut rows).await?;
+                        run.place(&rows, first, inputs, &mut self.halves);
+                    }
+                }
+            }
+            Fill::Make(..) => {}
         }
         Ok(())
-    }
-
-    /// Vector tensors as f32, one after the other.
-    async fn vector(&mut self, names: &[String]) -> Result<wgpu::Buffer> {
-        let mut values = Vec::new();
-        for name in names {
-            values.extend(self.tensors.rows(name, 0..1).await?);
-        }
-        (self.loaded)(values.len() as u64);
-        self.gpu.upload(&names[0], &values)
     }
 }
 

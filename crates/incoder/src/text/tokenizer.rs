@@ -2,6 +2,7 @@
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
+use crate::text::fim::FillInTheMiddle;
 use std::sync::OnceLock;
 use tokenizers::DecoderWrapper;
 
@@ -57,6 +58,7 @@ pub struct Tokenizer {
     prefix: Vec<u32>,
     masks: Vec<u32>,
     end_of_mask: Option<u32>,
+    fim: Option<FillInTheMiddle>,
     eos: Option<u32>,
     /// The added tokens by the bytes that spell them, longer ones first where one begins with another.
     added: Vec<(Vec<u8>, u32)>,
@@ -82,7 +84,7 @@ impl Tokenizer {
         check_file(json)?;
         let mut inner: tokenizers::Tokenizer = json.parse().map_err(failed)?;
         if !matches!(inner.get_decoder(), Some(DecoderWrapper::ByteLevel(_))) {
-            return Err(failed("the decoder is not ByteLevel, which InCoder's tokens need"));
+            return Err(failed("the decoder is not ByteLevel: only byte-level tokens are read"));
         }
         // A limit or padding left in the file by a training run would silently change prompts.
         inner.with_truncation(None).map_err(failed)?;
@@ -115,13 +117,14 @@ impl Tokenizer {
         let special = |name: &str| added.iter().find(|(_, token)| token.content == name).map(|(&id, _)| id);
         let masks = (0..).map_while(|i| special(&format!("<|mask:{i}|>"))).collect();
         let (end_of_mask, eos) = (special(END_OF_MASK), special(END_OF_TEXT));
+        let fim = FillInTheMiddle::find(special);
         let prefix = inner.encode_fast("", true).map_err(failed)?.get_ids().to_vec();
         let spelled = added.iter().filter(|(_, token)| !token.content.is_empty());
         let mut added: Vec<(Vec<u8>, u32)> =
             spelled.map(|(&id, token)| (token.content.clone().into_bytes(), id)).collect();
         added.sort_unstable_by(|a, b| b.cmp(a));
         let (literal, sorted) = (OnceLock::new(), OnceLock::new());
-        Ok(Self { inner, bytes, ends, kinds, prefix, masks, end_of_mask, eos, added, literal, sorted })
+        Ok(Self { inner, bytes, ends, kinds, prefix, masks, end_of_mask, fim, eos, added, literal, sorted })
     }
 
     /// Ids in the file: the largest id and one.
@@ -147,6 +150,16 @@ impl Tokenizer {
     /// `<|endofmask|>`, which ends an infill.
     pub fn end_of_mask(&self) -> Option<u32> {
         self.end_of_mask
+    }
+
+    /// The sentinels of a model that was trained to fill in the middle, in the place of masks.
+    pub(crate) fn fim(&self) -> Option<&FillInTheMiddle> {
+        self.fim.as_ref()
+    }
+
+    /// Whether a model with this vocabulary can fill holes.
+    pub fn can_infill(&self) -> bool {
+        self.fim.is_some() || self.end_of_mask.is_some() && !self.masks.is_empty()
     }
 
     /// `<|endoftext|>`, which ends a document.

@@ -22,15 +22,14 @@ pub struct Work {
 
 impl Work {
     pub fn new(config: &Config, [weight_bytes, head_bytes]: [u64; 2], kv: Kv, chunk: usize) -> Self {
-        let (d, f, layers) = (config.d_model as u64, config.ffn_dim as u64, config.num_layers as u64);
         Self {
             weight_bytes,
             head_bytes,
             chunk,
             kv_bytes: config.kv_bytes_per_token(kv.bytes()),
-            layer_parameters: layers * (4 * d * d + 2 * d * f),
-            head_parameters: config.vocab_size as u64 * d,
-            key_values: layers * d,
+            layer_parameters: config.layer_parameters(),
+            head_parameters: (config.vocab_size * config.d_model) as u64,
+            key_values: (config.num_layers * config.query_width()) as u64,
         }
     }
 

@@ -72,7 +72,7 @@ pub(crate) async fn read<T: bytemuck::Pod>(gpu: &Gpu, output: Resource<'_>) -> R
     }
 }
 
-/// A cache of keys or values that holds `rows` [capacity, d_model].
+/// A cache of keys or values that holds `rows` [capacity, width of all heads].
 ///
 /// # Errors
 /// As [`Gpu::array`].
@@ -85,7 +85,7 @@ pub(crate) fn cache(gpu: &Gpu, shapes: &Shapes, rows: &[f32]) -> Result<Array> {
     let mut bytes = Vec::with_capacity(rows.len());
     if gpu.tuning().arrays == Arrays::Buffers {
         // [head, row, word of the head]
-        for head in 0..shapes.heads {
+        for head in 0..shapes.kv_heads {
             for row in 0..capacity {
                 (0..of_head).for_each(|w| bytes.extend_from_slice(word(row, head * of_head + w)));
             }
@@ -107,7 +107,7 @@ pub(crate) async fn cached(gpu: &Gpu, shapes: &Shapes, cache: &Array) -> Result<
         raw
     } else {
         let mut ordered = Vec::with_capacity(raw.len());
-        for head in 0..shapes.heads {
+        for head in 0..shapes.kv_heads {
             for row in 0..shapes.capacity {
                 for word in head * shapes.head_words()..(head + 1) * shapes.head_words() {
                     ordered.extend_from_slice(&raw[(word * shapes.capacity + row) * 4..][..4]);

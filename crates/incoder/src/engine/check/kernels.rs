@@ -2,11 +2,13 @@
 
 use super::KernelCheck;
 use super::arrays::{Values, array, cache, cached, read};
+use crate::arch::recipe::Op;
 use crate::checkpoint::config::Config;
 use crate::engine::choose::{Chooser, Choosing, Told, record_bytes};
-use crate::engine::cpu::{Reference, attend, gelu, stored};
+use crate::engine::cpu::{Reference, stored};
 use crate::engine::forward::{Column, Kv, sinusoids};
 use crate::engine::gpu::{Array, Gpu, Resource, Texel};
+use crate::engine::rotary_table::rotary_table;
 use crate::engine::step::{MOST_COLUMNS, Shapes, Step};
 use crate::engine::tensors::Tensors;
 use crate::engine::weights::{BLOCK_ROWS, Weights};
@@ -75,13 +77,31 @@ impl<'a> Kernels<'a> {
         Ok(checks.done)
     }
 
+    /// The operations of the layer, and those before and after it.
+    fn ops(&self) -> Vec<Op> {
+        let mut ops: Vec<Op> = self.reference.recipe.all().cloned().collect();
+        // Both norms of a layer are one kernel.
+        let mut norms = 0;
+        ops.retain(|op| {
+            norms += usize::from(matches!(op, Op::Norm(_)));
+            !matches!(op, Op::Norm(_)) || norms == 1
+        });
+        ops
+    }
+
     /// Runs the dispatches that `build` adds to an empty step.
-    fn run(&mut self, columns: &[Column], logits: usize, build: impl FnOnce(&mut Step, &Weights)) {
+    fn run(
+        &mut self,
+        columns: &[Column],
+        logits: usize,
+        build: impl FnOnce(&mut Step, &Weights) -> Result<()>,
+    ) -> Result<()> {
         self.step.clear();
-        build(&mut self.step, &self.weights);
+        build(&mut self.step, &self.weights)?;
         let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
         self.step.encode(&mut encoder, columns, logits);
         self.gpu.queue.submit([encoder.finish()]);
+        Ok(())
     }
 
     async fn read(&self, output: Resource<'_>) -> Result<Vec<f32>> {
@@ -105,21 +125,41 @@ impl<'a> Kernels<'a> {
     async fn check_norms(&mut self, inputs: &[f32], logits: usize, checks: &mut Checks) -> Result<()> {
         let (d, count) = (self.config.d_model, checks.tokens);
         let columns = self.columns(count);
-        let positions = self.gpu.upload("positions", &sinusoids(0..self.shapes.capacity, d))?;
-        let out = self.gpu.upload("out", &vec![f32::NAN; count * d])?;
-        self.run(&columns, logits, |step, weights| step.embed(&weights.embedding, &positions, &out));
-        let expected: Vec<f32> = columns.iter().flat_map(|column| self.reference.embedded(column)).collect();
-        checks.add("embed", d, &self.read((&out).into()).await?, &expected);
-
-        let (x, out) = (self.gpu.upload("x", inputs)?, self.poisoned(d, count)?);
-        self.run(&columns, logits, |step, weights| step.norm(&x, &weights.layers[0].attention_norm, &out));
-        let norm = &self.reference.layers[0].attention_norm;
-        checks.add("layer_norm", d, &self.read((&out).into()).await?, &rows(inputs, d, |x| norm.apply(x)));
-
-        let out = self.poisoned(d, logits)?;
-        self.run(&columns, logits, |step, weights| step.norm_last(&x, &weights.final_norm, &out));
-        let expected = rows(&inputs[(count - logits) * d..], d, |x| self.reference.final_norm.apply(x));
-        checks.add("layer_norm, the last", d, &self.read((&out).into()).await?, &expected);
+        let x = self.gpu.upload("x", inputs)?;
+        for op in self.ops() {
+            match &op {
+                Op::Embed { table, .. } => {
+                    let rows = if self.shapes.rotary { 1 } else { self.shapes.capacity };
+                    let positions = self.gpu.upload("positions", &sinusoids(0..rows, d))?;
+                    let out = self.gpu.upload("out", &vec![f32::NAN; count * d])?;
+                    self.run(&columns, logits, |step, weights| {
+                        step.embed(weights.matrix(table)?, &positions, &out);
+                        Ok(())
+                    })?;
+                    let expected: Vec<f32> = columns.iter().flat_map(|column| self.reference.embedded(column)).collect();
+                    checks.add("embed", d, &self.read((&out).into()).await?, &expected);
+                }
+                Op::Norm(norm) => {
+                    let out = self.poisoned(d, count)?;
+                    self.run(&columns, logits, |step, weights| {
+                        step.norm(&x, weights.norm(norm)?, &out);
+                        Ok(())
+                    })?;
+                    let expected = rows(inputs, d, |x| self.reference.norm(norm, x));
+                    checks.add("layer_norm", d, &self.read((&out).into()).await?, &expected);
+                }
+                Op::FinalNorm(norm) => {
+                    let out = self.poisoned(d, logits)?;
+                    self.run(&columns, logits, |step, weights| {
+                        step.norm_last(&x, weights.norm(norm)?, &out);
+                        Ok(())
+                    })?;
+                    let expected = rows(&inputs[(count - logits) * d..], d, |x| self.reference.norm(norm, x));
+                    checks.add("layer_norm, the last", d, &self.read((&out).into()).await?, &expected);
+                }
+                _ => {}
+            }
+        }
         Ok(())
     }
 
@@ -133,61 +173,90 @@ impl<'a> Kernels<'a> {
         let Config { d_model: d, ffn_dim: ffn, vocab_size: vocab, .. } = *self.config;
         let count = checks.tokens;
         let (columns, input) = (self.columns(count), self.floats(d, inputs)?);
-        let out = self.poisoned(ffn, count)?;
-        self.run(&columns, logits, |step, weights| step.gelu(&input, &weights.layers[0].fc1, &out));
-        let layer = &self.reference.layers[0];
-        let expected = rows(inputs, d, |x| layer.fc1.apply(x).into_iter().map(gelu).collect());
-        checks.add("project_gelu", ffn, &self.read((&out).into()).await?, &expected);
-
-        let (inner, before) = (random.many(count * ffn), random.many(count * d));
-        let (inner_array, out) = (self.floats(ffn, &inner)?, self.gpu.upload("out", &before)?);
-        self.run(&columns, logits, |step, weights| step.residual(&inner_array, &weights.layers[0].fc2, &out));
-        let layer = &self.reference.layers[0];
-        let product = rows(&inner, ffn, |x| layer.fc2.apply(x));
-        let expected: Vec<f32> = product.iter().zip(&before).map(|(a, b)| a + b).collect();
-        checks.add("project_residual", d, &self.read((&out).into()).await?, &expected);
-
-        let stride = vocab.next_multiple_of(BLOCK_ROWS);
-        let out = self.gpu.upload("out", &vec![f32::NAN; logits * stride])?;
-        self.run(&columns, logits, |step, weights| step.logits(&input, weights.head(), &out));
-        let padded = self.read((&out).into()).await?;
-        let got: Vec<f32> = padded.chunks_exact(stride).flat_map(|row| &row[..vocab]).copied().collect();
-        let expected = rows(&inputs[..logits * d], d, |x| self.reference.head(x));
-        checks.add("project_logits", vocab, &got, &expected);
+        for op in self.ops() {
+            match &op {
+                Op::Gelu(linear) | Op::GatedSilu { gate: linear, .. } => {
+                    let out = self.poisoned(ffn, count)?;
+                    self.run(&columns, logits, |step, weights| {
+                        step.activation(&input, weights.linear(linear)?, &out);
+                        Ok(())
+                    })?;
+                    let expected = rows(inputs, d, |x| self.reference.activated(&op, x));
+                    let name = if matches!(op, Op::Gelu(_)) { "project_gelu" } else { "project_gated_silu" };
+                    checks.add(name, ffn, &self.read((&out).into()).await?, &expected);
+                }
+                Op::FeedForwardOutput(linear) => {
+                    let (inner, before) = (random.many(count * ffn), random.many(count * d));
+                    let (inner_array, out) = (self.floats(ffn, &inner)?, self.gpu.upload("out", &before)?);
+                    self.run(&columns, logits, |step, weights| {
+                        step.residual(&inner_array, weights.linear(linear)?, &out);
+                        Ok(())
+                    })?;
+                    let product = rows(&inner, ffn, |x| self.reference.linear(linear, x));
+                    let expected: Vec<f32> = product.iter().zip(&before).map(|(a, b)| a + b).collect();
+                    checks.add("project_residual", d, &self.read((&out).into()).await?, &expected);
+                }
+                Op::Logits(head) => {
+                    let stride = vocab.next_multiple_of(BLOCK_ROWS);
+                    let out = self.gpu.upload("out", &vec![f32::NAN; logits * stride])?;
+                    self.run(&columns, logits, |step, weights| {
+                        step.logits(&input, weights.matrix(head)?, &out);
+                        Ok(())
+                    })?;
+                    let padded = self.read((&out).into()).await?;
+                    let got: Vec<f32> = padded.chunks_exact(stride).flat_map(|row| &row[..vocab]).copied().collect();
+                    let expected = rows(&inputs[..logits * d], d, |x| self.reference.head(x));
+                    checks.add("project_logits", vocab, &got, &expected);
+                }
+                _ => {}
+            }
+        }
         Ok(())
     }
 
     /// Queries, and the keys and values that go to the cache.
     async fn check_cache(&mut self, inputs: &[f32], checks: &mut Checks) -> Result<()> {
         let (d, head_dim, count) = (self.config.d_model, self.config.head_dim(), checks.tokens);
+        let (q_width, kv_width) = (self.config.query_width(), self.config.kv_width());
         let (shapes, columns, input) = (self.shapes.clone(), self.columns(count), self.floats(d, inputs)?);
-        let (keys, values) = (shapes.cache(self.gpu, "keys")?, shapes.cache(self.gpu, "values")?);
-        let q = self.poisoned(d, count)?;
-        self.run(&columns, 1, |step, weights| step.qkv(&input, &weights.layers[0].qkv, &q, &keys, &values));
-        let layer = &self.reference.layers[0];
-        let scale = (head_dim as f32).powf(-0.5);
-        let expected = rows(inputs, d, |x| layer.query.apply(x).into_iter().map(|q| q * scale).collect());
-        checks.add("project_qkv, queries", d, &self.read((&q).into()).await?, &expected);
-        let names = ["project_qkv, keys", "project_qkv, values"];
-        for ((cache, linear), name) in [(&keys, &layer.key), (&values, &layer.value)].into_iter().zip(names) {
-            let by_head = cached(self.gpu, &shapes, cache).await?;
-            let at = |row: usize, head: usize| &by_head[(head * shapes.capacity + row) * head_dim..][..head_dim];
-            let got: Vec<f32> =
-                (0..count).flat_map(|row| (0..shapes.heads).flat_map(move |head| at(row, head))).copied().collect();
-            let mut expected = Vec::with_capacity(count * d);
-            for x in inputs.chunks_exact(d) {
-                let unstored = linear.apply(x);
-                expected.extend(stored(shapes.kv, unstored).ok_or(Error::KvOverflow { what: "keys", layer: 0 })?);
+        let rotary = rotary_table(self.gpu, &self.reference.recipe.positions, shapes.capacity)?;
+        for op in self.ops() {
+            let Op::QueryKeyValue { query, key, value } = &op else { continue };
+            let (keys, values) = (shapes.cache(self.gpu, "keys")?, shapes.cache(self.gpu, "values")?);
+            let q = self.poisoned(q_width, count)?;
+            self.run(&columns, 1, |step, weights| {
+                step.qkv(&input, weights.linear(query)?, rotary.as_ref(), &q, [&keys, &values]);
+                Ok(())
+            })?;
+            // The GPU has the values of a pair that is rotated side by side.
+            let ordered = |values: Vec<f32>| if shapes.rotary { in_pairs(&values, head_dim) } else { values };
+            let each = columns.iter().zip(inputs.chunks_exact(d));
+            let expected: Vec<f32> =
+                each.clone().flat_map(|(column, x)| ordered(self.reference.query(query, x, column))).collect();
+            checks.add("project_qkv, queries", q_width, &self.read((&q).into()).await?, &expected);
+            for (cache, name) in [(&keys, "project_qkv, keys"), (&values, "project_qkv, values")] {
+                let by_head = cached(self.gpu, &shapes, cache).await?;
+                let at = |row: usize, head: usize| &by_head[(head * shapes.capacity + row) * head_dim..][..head_dim];
+                let heads = |row: usize| (0..shapes.kv_heads).flat_map(move |head| at(row, head));
+                let got: Vec<f32> = (0..count).flat_map(heads).copied().collect();
+                let mut expected = Vec::with_capacity(count * kv_width);
+                for (column, x) in each.clone() {
+                    let unstored = match name {
+                        "project_qkv, keys" => ordered(self.reference.rotated(key, x, column)),
+                        _ => self.reference.linear(value, x),
+                    };
+                    expected.extend(stored(shapes.kv, unstored).ok_or(Error::KvOverflow { what: "keys", layer: 0 })?);
+                }
+                let tolerance = if shapes.kv == Kv::F16 { STORED_TOLERANCE } else { 4.0 * TOLERANCE };
+                checks.add_with(name, kv_width, (tolerance, Relative::Itself), &got, &expected);
             }
-            let tolerance = if shapes.kv == Kv::F16 { STORED_TOLERANCE } else { 4.0 * TOLERANCE };
-            checks.add_with(name, d, (tolerance, Relative::Itself), &got, &expected);
         }
         Ok(())
     }
 
     /// Scores and values together, over a shared prefix with ragged tails.
     async fn check_attention(&mut self, random: &mut Values, checks: &mut Checks) -> Result<()> {
-        let (d, head_dim) = (self.config.d_model, self.config.head_dim());
+        let (q_width, kv_width) = (self.config.query_width(), self.config.kv_width());
         let Shapes { capacity, heads, kv, .. } = self.shapes;
         let column = |prefix: usize, tail_start: usize, tail_len: usize| Column {
             token: 0,
@@ -206,24 +275,23 @@ impl<'a> Kernels<'a> {
             column(shared, shared + 1, capacity - shared - 1),
             column(shared, capacity - 1, 1),
         ];
-        let queries = random.many(columns.len() * d);
+        let queries = random.many(columns.len() * q_width);
         let kept = |values: Vec<f32>| stored(kv, values).ok_or(Error::KvOverflow { what: "values", layer: 0 });
-        let (keys, values) = (kept(random.many(capacity * d))?, kept(random.many(capacity * d))?);
+        let (keys, values) = (kept(random.many(capacity * kv_width))?, kept(random.many(capacity * kv_width))?);
         let caches = [cache(self.gpu, &self.shapes, &keys)?, cache(self.gpu, &self.shapes, &values)?];
-        let q = self.floats(d, &queries)?;
+        let q = self.floats(q_width, &queries)?;
         let (words, lines) = (capacity.div_ceil(4) as u32, (columns.len() * heads) as u32);
         let scores = self.gpu.array("scores", Texel::Floats, words, lines)?;
-        let out = self.poisoned(d, columns.len())?;
+        let out = self.poisoned(q_width, columns.len())?;
         self.run(&columns, 1, |step, _| {
             step.scores(&q, &caches[0], &scores);
             step.values(&scores, &caches[1], &out);
-        });
-        let each = columns.iter().zip(queries.chunks_exact(d)).flat_map(|(column, query)| {
-            let head =
-                |head: usize| attend(column, &query[head * head_dim..][..head_dim], &keys, &values, d, head * head_dim);
-            (0..heads).flat_map(head).collect::<Vec<f32>>()
-        });
-        checks.add("attention", d, &self.read((&out).into()).await?, &each.collect::<Vec<f32>>());
+            Ok(())
+        })?;
+        let each = columns.iter().zip(queries.chunks_exact(q_width));
+        let expected = each.flat_map(|(column, query)| self.reference.attend(column, query, &keys, &values));
+        let expected: Vec<f32> = expected.collect();
+        checks.add("attention", q_width, &self.read((&out).into()).await?, &expected);
         Ok(())
     }
 
@@ -253,6 +321,12 @@ impl<'a> Kernels<'a> {
 /// What `each` makes of the rows of `values`.
 fn rows(values: &[f32], width: usize, each: impl Fn(&[f32]) -> Vec<f32>) -> Vec<f32> {
     values.chunks_exact(width).flat_map(each).collect()
+}
+
+/// The heads of `values` with the two of every pair, which are half a head apart, side by side.
+fn in_pairs(values: &[f32], head_dim: usize) -> Vec<f32> {
+    let half = head_dim / 2;
+    values.chunks_exact(head_dim).flat_map(|head| (0..half).flat_map(|i| [head[i], head[half + i]])).collect()
 }
 
 /// What the kernels of choose.wgsl say of the `logits` of each column.

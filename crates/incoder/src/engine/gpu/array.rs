@@ -70,6 +70,23 @@ impl Array {
 }
 
 impl Gpu {
+    /// A texture that holds `values` as a list of four a texel, 1,024 texels a row, whatever [`super::Tuning::arrays`] says.
+    ///
+    /// # Errors
+    /// As [`Gpu::array`].
+    pub(crate) fn float_texture(&self, what: &str, values: &[f32]) -> Result<Array> {
+        let (row_bytes, texels) = (LIST_WIDTH * TEXEL_BYTES as u32, values.len().div_ceil(4) as u32);
+        let rows = texels.div_ceil(LIST_WIDTH).max(1);
+        let array = self.texture(what, Texel::Floats, LIST_WIDTH, rows)?;
+        if let Array::Texture(texture, _) = &array {
+            let mut bytes = bytemuck::cast_slice(values).to_vec();
+            bytes.resize((rows * row_bytes) as usize, 0);
+            let layout = wgpu::TexelCopyBufferLayout { offset: 0, bytes_per_row: Some(row_bytes), rows_per_image: None };
+            self.queue.write_texture(texture.as_image_copy(), &bytes, layout, texture.size());
+        }
+        Ok(array)
+    }
+
     /// An array of `rows` rows of `width` texels each.
     ///
     /// # Errors
@@ -79,6 +96,11 @@ impl Gpu {
         if self.tuning().arrays == Arrays::Buffers {
             return Ok(Array::Buffer(self.storage(what, bytes)?));
         }
+        self.texture(what, texel, width, rows)
+    }
+
+    fn texture(&self, what: &str, texel: Texel, width: u32, rows: u32) -> Result<Array> {
+        let bytes = u64::from(width) * u64::from(rows) * TEXEL_BYTES;
         if bytes > self.max_binding_bytes() {
             let (need, have) = (bytes, self.max_binding_bytes());
             return Err(Error::Limit { what: format!("{what} (a texture, bytes)"), need, have });

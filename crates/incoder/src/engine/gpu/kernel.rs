@@ -32,6 +32,8 @@ pub(crate) enum Binding {
     ReadArray(Texel),
     /// An array that is written.
     WriteArray(Texel),
+    /// `texture_2d<f32>`, wherever arrays are.
+    Texture,
 }
 
 impl Binding {
@@ -41,6 +43,10 @@ impl Binding {
         let image =
             |access, texel: Texel| wgpu::BindingType::StorageTexture { access, format: texel.format(), view_dimension };
         match (self, arrays) {
+            (Self::Texture, _) => {
+                let sample_type = Texel::Floats.sample_type();
+                wgpu::BindingType::Texture { sample_type, view_dimension, multisampled: false }
+            }
             (Self::Uniform, _) => buffer(wgpu::BufferBindingType::Uniform),
             (Self::Read, _) | (Self::ReadArray(_), Arrays::Buffers) => {
                 buffer(wgpu::BufferBindingType::Storage { read_only: true })
@@ -85,11 +91,11 @@ pub(crate) struct Kernel {
 impl Source {
     /// The compiled module; where it reads a matrix, one in fp16.
     pub fn module(&self, gpu: &Gpu) -> wgpu::ShaderModule {
-        self.module_for(gpu, Format::F16)
+        self.module_for(gpu, Format::F16, false)
     }
 
-    /// The compiled module for matrices in `format`.
-    pub fn module_for(&self, gpu: &Gpu, format: Format) -> wgpu::ShaderModule {
+    /// The compiled module for matrices in `format`; of a model whose positions are `rotary` or not.
+    pub fn module_for(&self, gpu: &Gpu, format: Format, rotary: bool) -> wgpu::ShaderModule {
         let arrays = match gpu.tuning().arrays {
             Arrays::Buffers => shaders::ARRAYS_IN_BUFFERS,
             Arrays::Textures => shaders::ARRAYS_IN_TEXTURES,
@@ -102,9 +108,10 @@ impl Source {
             Format::Q8 => shaders::WEIGHTS_IN_Q8,
             Format::Q4 => shaders::WEIGHTS_IN_Q4,
         };
-        let outputs = if self.multiplies { shaders::LINEAR_OUTPUTS } else { "" };
+        let rotation = if rotary { shaders::ROTARY } else { shaders::NOT_ROTARY };
+        let [rotation, outputs] = if self.multiplies { [rotation, shaders::LINEAR_OUTPUTS] } else { [""; 2] };
         let before = match self.model {
-            true => [arrays, shaders::STEP, shaders::OCTETS, inputs, weights, outputs].join("\n"),
+            true => [arrays, shaders::STEP, shaders::OCTETS, inputs, weights, rotation, outputs].join("\n"),
             false => String::new(),
         };
         // Browsers require the directive that naga does not know.

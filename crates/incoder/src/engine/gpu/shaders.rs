@@ -34,7 +34,11 @@ pub(super) const INPUTS_READ_ALONE: &str = include_str!("../../../../../shaders/
 /// Its second form, which uses subgroup operations.
 pub(super) const INPUTS_READ_TOGETHER: &str = include_str!("../../../../../shaders/inputs_read_together.wgsl");
 
-/// Goes before the kernels that multiply: what becomes of a sum.
+/// Goes before the kernels that multiply: how queries and keys are rotated.
+pub(super) const ROTARY: &str = include_str!("../../../../../shaders/rotary.wgsl");
+/// Its second form, for models whose positions are added to the embedding.
+pub(super) const NOT_ROTARY: &str = include_str!("../../../../../shaders/not_rotary.wgsl");
+/// Goes before the kernels that multiply, too: what becomes of a sum.
 pub(super) const LINEAR_OUTPUTS: &str = include_str!("../../../../../shaders/linear_outputs.wgsl");
 /// Goes before every kernel of the model, too: what a matrix consists of.
 pub(super) const WEIGHTS_IN_FP16: &str = include_str!("../../../../../shaders/weights_in_fp16.wgsl");
