@@ -71,7 +71,7 @@ fn check_sequences_of(model: &str, expected: &str, weights: &str, devices: Vec<(
     let expected = read::<Value>(&format!("{model}/{expected}"));
     let folder = folder(model, weights);
     for (name, device) in devices {
-        let mut session = load(&folder, &device, Kv::F32, Some(160));
+        let mut session = load(&folder, &device, Kv::F32, Some(168));
         let mut worst = 0f32;
         for case in expected["sequences"].as_array().unwrap() {
             let prompt = ids(&case["ids"]);

@@ -1,12 +1,13 @@
 """Makes small models of the Llama family with random weights, and records what transformers computes with them.
 
-    python3 -m venv venv && venv/bin/pip install torch==2.9.1 transformers==4.46.3 safetensors==0.6.2 numpy
+    python3 -m venv venv && venv/bin/pip install torch==2.15.0 transformers==4.46.3 safetensors==0.8.0 numpy
     venv/bin/python tests/oracle/llama/record.py
 
 With `--compare` it writes nothing and compares the recorded results with those of the transformers that is installed.
 """
 
 import argparse
+import itertools
 import json
 import math
 from pathlib import Path
@@ -17,6 +18,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCau
 
 HERE = Path(__file__).parent
 GREEDY = 24
+MARGIN = 0.015
 
 LLAMA3 = {
     "rope_type": "llama3",
@@ -25,11 +27,12 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
 }
-YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
+# transformers 4.46 takes max_position_embeddings for the original ones: here they are the same.
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 256}
 
 # Heads that share keys and values: 1, 2, 3, 4 and 7 queries each. Widths that are no power of two are multiples of 8.
 VARIANTS = {
-    "mha": (LlamaConfig, torch.float32, dict(
+    "mha": (LlamaConfig, torch.float16, dict(
         hidden_size=64, intermediate_size=176, num_attention_heads=4, num_key_value_heads=4, vocab_size=320)),
     "llama3-tied": (LlamaConfig, torch.bfloat16, dict(
         hidden_size=96, intermediate_size=256, num_attention_heads=6, num_key_value_heads=3, vocab_size=333,
@@ -74,7 +77,7 @@ def make(config_class, dtype, sizes, seed):
 
 def sequences(vocab):
     long = [1] + [3 + (i * i * 31 + i * 7919 + 13) % (vocab - 4) for i in range(1, 140)]
-    return {"bos_only": [1], "short": [1, 17, 100, 5, 42], "middle": long[:33], "long": long}
+    return {"short": [1, 17, 100, 5, 42], "long": long}
 
 
 def record(model, vocab):
@@ -102,9 +105,13 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--compare", action="store_true")
     compare = parser.parse_args().compare
-    for seed, (name, (config_class, dtype, sizes)) in enumerate(VARIANTS.items()):
+    for name, (config_class, dtype, sizes) in VARIANTS.items():
         folder = HERE / name
-        config, model = make(config_class, dtype, sizes, seed)
+        # The first seed that leaves no doubt which token is the most probable.
+        for seed in itertools.count():
+            config, model = make(config_class, dtype, sizes, seed)
+            if compare or min(case["greedy_min_margin"] for case in record(model, sizes["vocab_size"])) > MARGIN:
+                break
         if compare:
             weights = {key: value.float() for key, value in load_file(folder / "model.safetensors").items()}
             model.load_state_dict(weights, strict=False)
@@ -122,13 +129,13 @@ def main():
             del state["lm_head.weight"]
         save_file(state, folder / "model.safetensors")
         config.torch_dtype = dtype
-        fields = config.to_dict()
+        fields = json.loads(config.to_json_string())
         fields["architectures"] = [type(model).__name__]
         (folder / "config.json").write_text(json.dumps(fields, indent=2, default=str) + "\n")
         (folder / "expected.json").write_text(json.dumps({"sequences": results}) + "\n")
         least = min(result["greedy_min_margin"] for result in results)
         distinct = [len(set(result["greedy24"])) for result in results]
-        print(f"{name}: least margin {least:.4f}, distinct tokens {distinct}")
+        print(f"{name}: seed {seed}, least margin {least:.4f}, distinct tokens {distinct}")
 
 
 main()

@@ -181,6 +181,12 @@ pub async fn infill(
     options: &InfillOptions,
     on_event: &mut dyn FnMut(Event<'_>),
 ) -> Result<Infilling> {
+    let mut options = options.clone();
+    if tokenizer.fim().is_some() {
+        // Such a model was not trained on holes that begin some lines before what is to be written.
+        options.look_back.get_or_insert(0);
+    }
+    let options = &options;
     let mut filler = Filler {
         tokenizer,
         parts,
@@ -188,7 +194,11 @@ pub async fn infill(
         stops: stops(session, tokenizer, parts, options)?,
         sampler: Sampler::new(
             options.sampling,
-            banned(session, tokenizer, options.sentinels, tokenizer.end_of_mask()),
+            match tokenizer.fim() {
+                // Every added token ends the hole.
+                Some(_) => banned(session, tokenizer, Sentinels::Parse, None),
+                None => banned(session, tokenizer, options.sentinels, tokenizer.end_of_mask()),
+            },
         )?,
         prompt: None,
         windows: Vec::new(),
@@ -244,11 +254,39 @@ fn stops(session: &Session, tokenizer: &Tokenizer, parts: &[String], options: &I
         let candidates = options.candidates;
         return Err(Error::argument(format!("{candidates} candidates for {holes} holes: they need exactly one hole")));
     }
+    let mut stops = Stops::default();
+    if tokenizer.fim().is_some() {
+        // What ends a document ends a hole, too, and so does whatever else is no text. Some vocabularies have letters among them.
+        let is_control = |&id: &u32| tokenizer.token_bytes(id).is_some_and(|name| name.starts_with(b"<"));
+        let ends = session.config().eos_token_ids.iter().copied().chain(tokenizer.added().filter(is_control));
+        stops.ids.extend(ends.map(|id| (id, FinishReason::EndOfMask)));
+    } else {
+        causal_mask_stops(&mut stops, session, tokenizer, holes, options)?;
+    }
+    stops.texts(&options.stop)?;
+    if options.end(holes) == HoleEnd::Line {
+        stops.texts(&["\n".to_owned()])?;
+    }
+    Ok(stops)
+}
+
+/// What ends a hole whose text goes behind the document.
+fn causal_mask_stops(
+    stops: &mut Stops,
+    session: &Session,
+    tokenizer: &Tokenizer,
+    holes: usize,
+    options: &InfillOptions,
+) -> Result<()> {
     let extra = usize::from(options.extra_sentinel);
+    if !tokenizer.can_infill() {
+        let problem = "this tokenizer has no sentinels for infilling: the model continues texts, and cannot fill holes";
+        return Err(Error::argument(problem));
+    }
     if holes > 0 && holes + extra > tokenizer.mask_count() {
         return Err(Error::argument(format!(
             "{} parts need {} sentinels, the tokenizer has {}: give at most {} parts",
-            parts.len(),
+            holes + 1,
             holes + extra,
             tokenizer.mask_count(),
             (tokenizer.mask_count() + 1).saturating_sub(extra)
@@ -257,18 +295,13 @@ fn stops(session: &Session, tokenizer: &Tokenizer, parts: &[String], options: &I
     let Some(end_of_mask) = tokenizer.end_of_mask() else {
         return Err(Error::argument("this tokenizer has no <|endofmask|>: the model cannot fill holes"));
     };
-    let mut stops = Stops::default();
     stops.ids.push((end_of_mask, FinishReason::EndOfMask));
     stops.ids.extend(session.config().eos_token_ids.iter().map(|&id| (id, FinishReason::Eos)));
     if options.sentinels != Sentinels::Literal {
         // The published code cuts by text, so the sentinel counts even when ordinary tokens spell it.
         stops.texts.push((name(tokenizer, end_of_mask), FinishReason::EndOfMask));
     }
-    stops.texts(&options.stop)?;
-    if options.end(holes) == HoleEnd::Line {
-        stops.texts(&["\n".to_owned()])?;
-    }
-    Ok(stops)
+    Ok(())
 }
 
 fn name(tokenizer: &Tokenizer, id: u32) -> String {

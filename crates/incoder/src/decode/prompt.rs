@@ -1,8 +1,10 @@
 //! What of a document one prompt shows, and that prompt: `A <|mask:0|> C <|mask:1|> E <|mask:2|>`, then for each hole
-//! `<|mask:i|>` and what the model writes up to `<|endofmask|>`.
+//! `<|mask:i|>` and what the model writes up to `<|endofmask|>`. A model that was trained to fill in the middle sees one hole at a
+//! time: `<|fim_prefix|> A <|fim_suffix|> C <|fim_middle|>`, and what it writes.
 
 use crate::decode::infill::InfillOptions;
 use crate::error::{Error, Result};
+use crate::text::fim::FillInTheMiddle;
 use crate::text::healing::Healer;
 use crate::text::tokenizer::{Sentinels, Tokenizer};
 use crate::text::window::{self, BYTES_A_TOKEN, Counter, Fitted, Overflow, Side, Window, breaks, estimate};
@@ -171,11 +173,18 @@ impl Viewer<'_> {
         let counter = self.counter();
         let most = self.capacity.saturating_mul(BYTES_A_TOKEN);
         let (before, before_beyond) = document.before(index, most);
-        let (after, after_beyond, holes) = document.after(index, most);
+        let (after, after_beyond, mut holes) = document.after(index, most);
+        if self.tokenizer.fim().is_some() {
+            holes.clear();
+        }
         let sides = (Side { text: &before, beyond: before_beyond }, Side { text: &after, beyond: after_beyond });
         let begun = if index == 0 { self.encode(&self.options.begun)?.len() } else { 0 };
         let budget = |shown: usize, reserve: usize| {
-            let sentinels = self.tokenizer.prefix().len() + shown + usize::from(self.options.extra_sentinel) + 1;
+            let sentinels = match self.tokenizer.fim() {
+                Some(_) => FillInTheMiddle::SENTINELS,
+                None => shown + usize::from(self.options.extra_sentinel) + 1,
+            };
+            let sentinels = self.tokenizer.prefix().len() + sentinels;
             let need = sentinels + begun + reserve + cut;
             let have = self.capacity;
             let left = have.checked_sub(need).filter(|&left| left > 0 || before.is_empty() && after.is_empty());
@@ -282,6 +291,12 @@ impl Viewer<'_> {
             taken = self.take_back(&mut region)?;
         }
         let shown = view.heads.len() - 1;
+        if let (Some(fim), [head, after]) = (self.tokenizer.fim(), &view.heads[..]) {
+            let (begin, head, begun) = (self.tokenizer.prefix(), self.encode(head)?, self.encode(&region)?);
+            let all = fim.prompt(begin, &head, &self.encode(after)?, &begun);
+            view.region = (i, region);
+            return Ok((taken, Ids { all, before: [begin, &head, &begun].concat() }));
+        }
         let mut all = self.tokenizer.prefix().to_vec();
         let mut before = Vec::new();
         for (k, head) in view.heads.iter().enumerate() {
@@ -307,6 +322,10 @@ impl Viewer<'_> {
     pub fn filled(&self, view: &mut View, text: &str, eos: Option<u32>) -> Result<()> {
         let (i, region) = &mut view.region;
         *region += text;
+        if self.tokenizer.fim().is_some() {
+            // The next hole gets a prompt of its own, in which this one is text.
+            return Ok(());
+        }
         view.tail.push(self.mask(*i)?);
         view.tail.extend(self.encode(region)?);
         view.tail.extend(eos);

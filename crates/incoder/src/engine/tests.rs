@@ -120,7 +120,7 @@ fn every_kernel_of_llama_matches_the_reference() {
         r#""hidden_size":112,"num_attention_heads":14,"num_key_value_heads":2,"intermediate_size":304,"vocab_size":333"#,
     );
     let q4 = Some(Quantization::Q4);
-    for (name, gpu) in variants() {
+    for (name, gpu) in variants().into_iter().filter(|(name, _)| !name.contains("no subgroups")) {
         for (config, count, logits, kv, quantization) in
             [(&wide, 9, 3, Kv::F16, None), (&narrow, 1, 1, Kv::F32, None), (&narrow, 67, 5, Kv::F16, q4)]
         {

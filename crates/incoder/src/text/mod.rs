@@ -1,5 +1,6 @@
 //! Text and tokens: the tokenizer, token healing, and which part of a document the model is shown.
 
+pub(crate) mod fim;
 pub mod healing;
 pub mod line_ends;
 pub mod template;
