@@ -314,7 +314,11 @@ fn models_that_are_none_are_named_in_the_files_terms() {
     };
     let rust = ["Some(", "None", "struct", "invalid type", "Error {", "os error"];
     for (name, bytes, says) in [
-        ("config.json", &b"{\"model_type\": \"gpt2\"}"[..], "model_type \"gpt2\"; \"xglm\" (InCoder), \"llama\" and \"qwen2\" are computed"),
+        (
+            "config.json",
+            &b"{\"model_type\": \"gpt2\"}"[..],
+            "model_type \"gpt2\"; \"xglm\" (InCoder), \"llama\" and \"qwen2\" are computed",
+        ),
         ("config.json", b"[1, 2]", "config.json: is no JSON object"),
         ("config.json", b"", "config.json: is empty"),
         ("config.json", b"{\"a\": 1", "config.json: is no valid JSON"),

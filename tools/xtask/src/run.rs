@@ -108,7 +108,8 @@ fn quiet(command: &mut Command) -> Outcome {
     let started = Instant::now();
     let (ok, text) = match command.stdin(Stdio::null()).output() {
         Ok(output) => {
-            let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+            let text =
+                [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
             (output.status.success(), text)
         }
         Err(error) => (false, format!("{}: {error}", command.get_program().to_string_lossy())),

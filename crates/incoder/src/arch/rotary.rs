@@ -75,7 +75,9 @@ impl Rotary {
             }
             "yarn" => yarn(&scaling, base, &plain, positions),
             other => Err(Error::Unsupported {
-                what: format!("rope_scaling of the type {other:?}; default, linear, dynamic, llama3 and yarn are computed"),
+                what: format!(
+                    "rope_scaling of the type {other:?}; default, linear, dynamic, llama3 and yarn are computed"
+                ),
             }),
         }
     }
@@ -113,9 +115,8 @@ fn yarn(scaling: &Fields<'_>, base: f64, plain: &[f32], positions: usize) -> Res
         Some(_) => scaling.positive("factor")?,
         None => positions as f64 / original,
     };
-    let attention = scaling.number("attention_factor")?.unwrap_or_else(|| {
-        if factor > 1.0 { 0.1 * factor.ln() + 1.0 } else { 1.0 }
-    });
+    let attention =
+        scaling.number("attention_factor")?.unwrap_or_else(|| if factor > 1.0 { 0.1 * factor.ln() + 1.0 } else { 1.0 });
     let beta_fast = scaling.number("beta_fast")?.unwrap_or(32.0);
     let beta_slow = scaling.number("beta_slow")?.unwrap_or(1.0);
     let pair_of = |rotations: f64| dim * (original / (rotations * TAU)).ln() / (2.0 * base.ln());

@@ -53,11 +53,7 @@ fn config(fields: &Fields<'_>) -> Result<Config> {
         quantization: fields.quantization()?,
         architecture: Arc::new(Xglm { scale_embedding: fields.flag_or("scale_embedding", true)? }),
     };
-    check_multiple_of_8(&[
-        ("d_model", config.d_model),
-        ("ffn_dim", config.ffn_dim),
-        ("head dim", config.head_dim()),
-    ])?;
+    check_multiple_of_8(&[("d_model", config.d_model), ("ffn_dim", config.ffn_dim), ("head dim", config.head_dim())])?;
     Ok(config)
 }
 
@@ -69,11 +65,7 @@ impl Architecture for Xglm {
     fn recipe(&self, config: &Config) -> Recipe {
         let (d, f) = (config.d_model, config.ffn_dim);
         let linear = Linear::biased;
-        let norm = |name: &str| Norm {
-            scale: format!("{name}.weight"),
-            shift: Some(format!("{name}.bias")),
-            width: d,
-        };
+        let norm = |name: &str| Norm { scale: format!("{name}.weight"), shift: Some(format!("{name}.bias")), width: d };
         let scale = if self.scale_embedding { (d as f64).sqrt() } else { 1.0 };
         let kind = NormKind { centred: true, eps: 1e-5 };
         let mut model = Recipe::new(Positions::Sinusoids, kind, Op::Embed { table: embedding(config), scale });

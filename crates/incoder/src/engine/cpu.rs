@@ -99,7 +99,9 @@ impl Reference {
     ) -> Result<Self> {
         let recipe = config.recipe();
         let values = capacity.saturating_mul(config.kv_width());
-        check_room(values.saturating_mul(2 * config.num_layers).saturating_add(capacity.saturating_mul(config.d_model)))?;
+        check_room(
+            values.saturating_mul(2 * config.num_layers).saturating_add(capacity.saturating_mul(config.d_model)),
+        )?;
         let (mut matrices, mut vectors) = (BTreeMap::new(), BTreeMap::new());
         for (name, shape) in recipe.tensors() {
             let parameters = shape.iter().product::<usize>() as u64;
@@ -188,9 +190,8 @@ impl Reference {
                         let width = self.config.kv_width();
                         let row = column.row as usize * width..(column.row as usize + 1) * width;
                         let [keys, values] = &mut cache[*layer];
-                        let stored = |what, values| {
-                            stored(self.kv, values).ok_or(Error::KvOverflow { what, layer: *layer })
-                        };
+                        let stored =
+                            |what, values| stored(self.kv, values).ok_or(Error::KvOverflow { what, layer: *layer });
                         keys[row.clone()].copy_from_slice(&stored("keys", self.rotated(key, h, column))?);
                         values[row].copy_from_slice(&stored("values", self.linear(value, h))?);
                         q.push(self.query(query, h, column));
@@ -294,14 +295,7 @@ fn check_room(values: usize) -> Result<()> {
 }
 
 /// softmax(q Kᵀ) V of one head, whose slice of every cache row [d] begins at `offset`.
-fn attend(
-    column: &Column,
-    query: &[f32],
-    keys: &[f32],
-    values: &[f32],
-    d: usize,
-    offset: usize,
-) -> Vec<f32> {
+fn attend(column: &Column, query: &[f32], keys: &[f32], values: &[f32], d: usize, offset: usize) -> Vec<f32> {
     let tail = column.tail_start..column.tail_start + column.tail_len;
     let rows: Vec<usize> = (0..column.prefix).chain(tail).map(|row| row as usize * d + offset).collect();
     let scores: Vec<f32> = rows.iter().map(|&row| dot(query, &keys[row..row + query.len()])).collect();

@@ -1,8 +1,8 @@
 //! What a model takes of a GPU, known from its config.json alone.
 
 use super::plan::MAX_LOGITS;
-use super::step::MOST_COLUMNS;
 use super::stack::Stack;
+use super::step::MOST_COLUMNS;
 use super::weights::BLOCK_ROWS;
 use crate::arch::recipe::{Op, Positions};
 use crate::checkpoint::config::Config;

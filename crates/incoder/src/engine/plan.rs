@@ -3,8 +3,8 @@
 use super::choose::{Chooser, Choosing, Started, Told, record_bytes};
 use super::fallback;
 use super::memory::{MemoryPlan, max_columns};
-use super::slots::Dispatches;
 use super::rotary_table::rotary_table;
+use super::slots::Dispatches;
 use super::step::{OVERFLOW_BYTES, Shapes, Step};
 use super::weights::{BLOCK_ROWS, Weights};
 use crate::arch::recipe::{Op, Positions, Recipe};

@@ -1,7 +1,7 @@
 //! The matrices of a model of random weights, made on the GPU.
 
-use super::step::at;
 use super::stack::{Order, Stack};
+use super::step::at;
 use super::weights::Slice;
 use crate::engine::gpu::{self, Binding, Gpu, Kernel, Resource, Texel, shaders};
 use crate::engine::random::{Part, Random};

@@ -7,8 +7,8 @@ use super::autotune::{of_narrow, of_one, of_products, of_tiles};
 use super::check::{Kernels, Values, read};
 use super::plan::Plan;
 use super::weights::Weights;
-use crate::checkpoint::config::Config;
 use crate::checkpoint::MemoryFolder;
+use crate::checkpoint::config::Config;
 use crate::engine::cpu::Reference;
 use crate::engine::forward::{Column, Kv};
 use crate::engine::gpu::{Arrays, Disabled, Gpu, GpuOptions, Tuning};
@@ -36,7 +36,9 @@ fn config(layers: usize, d: usize, heads: usize, ffn: usize, vocab: usize) -> Co
 /// A checkpoint of `config` with random fp16 weights, scaled by the width so that nothing explodes.
 fn random_folder(config: &Config, seed: u32) -> MemoryFolder {
     let mut values = Values(seed);
-    let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = config.recipe().tensors()
+    let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = config
+        .recipe()
+        .tensors()
         .into_iter()
         .map(|(name, shape)| {
             let scale = if shape.len() == 2 { 2.0 / (shape[1] as f32).sqrt() } else { 0.5 };

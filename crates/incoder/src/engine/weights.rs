@@ -2,8 +2,8 @@
 
 use super::packing::{pack_rows, pack_scales};
 use super::random_weights::{Maker, Parts};
-use super::step::at;
 use super::stack::Stack;
+use super::step::at;
 use crate::arch::recipe::{Linear, Norm, Weight};
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::config::Config;

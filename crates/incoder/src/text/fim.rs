@@ -19,7 +19,9 @@ const FAMILIES: [Family; 5] = [
     Family { prefix: "<fim_prefix>", suffix: "<fim_suffix>", middle: "<fim_middle>", suffix_first: false },
     Family { prefix: "<fim-prefix>", suffix: "<fim-suffix>", middle: "<fim-middle>", suffix_first: false },
     // DeepSeek-Coder.
-    Family { prefix: "<｜fim▁begin｜>", suffix: "<｜fim▁hole｜>", middle: "<｜fim▁end｜>", suffix_first: false },
+    Family {
+        prefix: "<｜fim▁begin｜>", suffix: "<｜fim▁hole｜>", middle: "<｜fim▁end｜>", suffix_first: false
+    },
     // Seed-Coder.
     Family { prefix: "<[fim-prefix]>", suffix: "<[fim-suffix]>", middle: "<[fim-middle]>", suffix_first: true },
 ];

@@ -136,7 +136,8 @@ impl<'a> Kernels<'a> {
                         step.embed(weights.matrix(table)?, &positions, &out);
                         Ok(())
                     })?;
-                    let expected: Vec<f32> = columns.iter().flat_map(|column| self.reference.embedded(column)).collect();
+                    let expected: Vec<f32> =
+                        columns.iter().flat_map(|column| self.reference.embedded(column)).collect();
                     checks.add("embed", d, &self.read((&out).into()).await?, &expected);
                 }
                 Op::Norm(norm) => {

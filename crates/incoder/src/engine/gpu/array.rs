@@ -81,7 +81,8 @@ impl Gpu {
         if let Array::Texture(texture, _) = &array {
             let mut bytes = bytemuck::cast_slice(values).to_vec();
             bytes.resize((rows * row_bytes) as usize, 0);
-            let layout = wgpu::TexelCopyBufferLayout { offset: 0, bytes_per_row: Some(row_bytes), rows_per_image: None };
+            let layout =
+                wgpu::TexelCopyBufferLayout { offset: 0, bytes_per_row: Some(row_bytes), rows_per_image: None };
             self.queue.write_texture(texture.as_image_copy(), &bytes, layout, texture.size());
         }
         Ok(array)
