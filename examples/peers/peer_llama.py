@@ -1,9 +1,10 @@
-"""llama.cpp on a GPT-2 of the same shape: random f16 weights, an f16 KV cache, on a Vulkan device or the CPU."""
+"""llama.cpp on a GPT-2 of the same shape: random weights in f16, q8_0 or q4_0, an f16 KV cache, on a Vulkan device or the CPU."""
 
 import ctypes
 from pathlib import Path
 
 import gguf
+import gguf.quants
 import llama_cpp
 import numpy
 from llama_cpp._ggml import libggml
@@ -29,13 +30,23 @@ def tensors(shape):
     yield "output_norm.bias", (d,)
 
 
-def values(name, shape, random):
-    if len(shape) == 2:
-        return (random.standard_normal(shape, numpy.float32) / shape[1] ** 0.5).astype(numpy.float16)
-    return numpy.full(shape, float("norm.weight" in name), numpy.float32)
+def kind(name, size, dtype):
+    """How a tensor is stored: the embedding in 8 bits at least, as incoder's, and what is no matrix of a layer as it always is."""
+    if len(size) == 1:
+        return gguf.GGMLQuantizationType.F32
+    if dtype == "f16" or name == "position_embd.weight":
+        return gguf.GGMLQuantizationType.F16
+    return gguf.GGMLQuantizationType.Q4_0 if dtype == "q4_0" and name != "token_embd.weight" else gguf.GGMLQuantizationType.Q8_0
 
 
-def write(path, shape):
+def values(name, shape, stored, random):
+    if len(shape) == 1:
+        return numpy.full(shape, float("norm.weight" in name), numpy.float32)
+    plain = random.standard_normal(shape, numpy.float32) / shape[1] ** 0.5
+    return plain.astype(numpy.float16) if stored == gguf.GGMLQuantizationType.F16 else gguf.quants.quantize(plain, stored)
+
+
+def write(path, shape, dtype):
     """Tensor by tensor, so that memory does not grow with the model."""
     part = path.with_suffix(".part")
     writer = gguf.GGUFWriter(part, "gpt2")
@@ -48,15 +59,22 @@ def write(path, shape):
     writer.add_vocab_size(shape["vocab"])
     writer.add_tokenizer_model("none")
     for name, size in tensors(shape):
-        dtype = numpy.dtype(numpy.float16 if len(size) == 2 else numpy.float32)
-        count = int(numpy.prod(size))
-        writer.add_tensor_info(name, size, dtype, count * dtype.itemsize)
+        stored = kind(name, size, dtype)
+        block, block_bytes = gguf.GGML_QUANT_SIZES[stored]
+        count = int(numpy.prod(size)) // block * block_bytes
+        if block > 1:
+            # Of quantized tensors gguf wants the shape in bytes.
+            row = size[1] // block * block_bytes
+            writer.add_tensor_info(name, (size[0], row), numpy.dtype(numpy.uint8), count, raw_dtype=stored)
+        else:
+            plain = numpy.float32 if stored == gguf.GGMLQuantizationType.F32 else numpy.float16
+            writer.add_tensor_info(name, size, numpy.dtype(plain), count)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
     random = numpy.random.default_rng(1)
     for name, size in tensors(shape):
-        writer.write_tensor_data(values(name, size, random))
+        writer.write_tensor_data(values(name, size, kind(name, size, dtype), random))
     writer.close()
     part.rename(path)
 
@@ -120,7 +138,7 @@ def load(job):
     path = Path(job["gguf"])
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        write(path, job["shape"])
+        write(path, job["shape"], job["dtype"])
     return Model(job), {"engine": f"llama.cpp (llama-cpp-python {llama_cpp.__version__})"}
 
 

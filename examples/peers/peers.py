@@ -36,6 +36,10 @@ PEERS = {
 }
 
 
+# What llama.cpp has of as many bits; torch computes with neither.
+QUANTIZED = {"q8": "q8_0", "q4": "q4_0"}
+
+
 class Failed(Exception):
     """One line that says why."""
 
@@ -77,6 +81,7 @@ def arguments():
     parser.add_argument("--threads", type=numbers, default=threads, help="that a peer tries (left out: cores, and half)")
     parser.add_argument("--device", help="of `incoder bench`: which adapter")
     parser.add_argument("--vk-index", default="0", help="the same adapter's number in Vulkan's order, for llama.cpp")
+    parser.add_argument("--quantize", choices=QUANTIZED, help="weights of this type, beside llama.cpp's of as many bits")
     parser.add_argument("--cuda", action="store_true", help="also PyTorch in fp16 on the NVIDIA GPU")
     parser.add_argument("--peers", help=f"only these, with commas between: {', '.join(PEERS)}")
     parser.add_argument("-o", choices=["md", "json"], default="md", help="the table, or all of it as JSON")
@@ -84,8 +89,9 @@ def arguments():
     if min(args.p, args.n or 1, args.r, args.seconds, *args.threads) < 1 or min(args.d) < 0:
         parser.error("counts begin at 1, depths at 0")
     args.n = args.n or NEW[args.shape]
-    args.peers = args.peers.split(",") if args.peers else [name for name in PEERS if name != "torch-cuda" or args.cuda]
-    unknown = [name for name in args.peers if name not in PEERS]
+    possible = [name for name in PEERS if not args.quantize or name.startswith("llama")]
+    args.peers = args.peers.split(",") if args.peers else [name for name in possible if name != "torch-cuda" or args.cuda]
+    unknown = [name for name in args.peers if name not in possible]
     if unknown:
         parser.error(f"no such peer: {unknown[0]}")
     return args
@@ -103,18 +109,21 @@ def incoder(args):
     depths = ",".join(map(str, args.d))
     command = [args.incoder, "bench", "--shape", args.shape, "-p", str(args.p), "-n", str(args.n), "-d", depths]
     command += ["-r", str(args.r), "--no-infill", "-q", "-o", "json"]
-    report = json.loads(output(command + (["--device", args.device] if args.device else [])))
+    command += ["--device", args.device] if args.device else []
+    command += ["--quantize", args.quantize] if args.quantize else []
+    report = json.loads(output(command))
     device = report["device"]
-    run = {"engine": "incoder", "device": device["backend"], "dtype": "f16", "is_ours": True}
+    run = {"engine": "incoder", "device": device["backend"], "dtype": args.quantize or "f16", "is_ours": True}
     return {**run, "rows": table.ours(report)}, device
 
 
 def peer(name, args, adapter):
     script, device, dtype = PEERS[name]
+    dtype = QUANTIZED.get(args.quantize, dtype)
     job = {
         "shape": SHAPES[args.shape], "prompt": args.p, "new": args.n, "depths": args.d, "repetitions": args.r,
         "seconds": args.seconds, "threads": args.threads, "device": device, "dtype": dtype, "adapter": adapter,
-        "gguf": str(INSTALLED / "models" / f"gpt2-{args.shape}-f16.gguf"),
+        "gguf": str(INSTALLED / "models" / f"gpt2-{args.shape}-{dtype}.gguf"),
     }
     python = str(INSTALLED / "venv/bin/python")
     # llama.cpp passes software adapters over, unless their number is named.

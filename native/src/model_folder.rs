@@ -6,8 +6,9 @@ use crate::commands::convert::Conversion;
 use crate::failure::{Failure, RUNTIME, Result};
 use crate::files::{explained, other_kind};
 use crate::hub::cache::{Repo, failed};
+use crate::hub::name::{ModelName, Named};
 use crate::hub::settings::Settings;
-use crate::hub::{self, Needs, name::Named};
+use crate::hub::{self, Needs};
 use crate::terminal::note;
 use incoder::checkpoint::{BoxFuture, MemoryFolder};
 use incoder::{Config, Error, Folder, Quantization, Source};
@@ -28,40 +29,53 @@ pub fn open(name: Option<&OsStr>, needs: Needs, global: &Global) -> Result<Box<d
     }
 }
 
-/// As [`open`], for a load that quantizes. A model of the hub is kept as it is then, and read from there the next time; its weights
-/// stay in the cache only where they were there already.
+/// As [`open`], for a load that quantizes. A model of the hub is kept as it is then, and read from there the next time.
 pub fn open_quantized(name: Option<&OsStr>, quantization: Quantization, global: &Global) -> Result<Box<dyn Folder>> {
-    let Some(Ok(Named::Hub(model))) = name.map(hub::name::classify) else {
-        return open(name, Needs::Everything, global);
-    };
-    let repo = Repo::new(&Settings::from_environment()?, &model);
-    let commit = hub::resolve(&model, Needs::Tokenizer, false, global)?.commit;
-    let kept = repo.quantized(&commit, quantization);
-    let had_weights = repo.lacks(&commit, Needs::Everything).is_none();
-    if !repo.quantized_forms(&commit).iter().any(|(form, _)| *form == quantization) {
-        let original = Directory { path: hub::resolve(&model, Needs::Everything, false, global)?.folder };
-        let is_quantized = pollster::block_on(Config::read(&original as &dyn Folder))?.quantization.is_some();
-        if is_quantized {
-            return Ok(Box::new(original));
+    match name.map(hub::name::classify) {
+        Some(Ok(Named::Hub(model))) => {
+            Ok(Box::new(Directory { path: quantized(&model, quantization, false, global)?.folder }))
         }
-        let dtype = if quantization == Quantization::Q4 { Dtype::Q4 } else { Dtype::Q8 };
-        let conversion = Conversion { dtype, shard_size: u64::MAX, name: &model.to_string() };
+        _ => open(name, Needs::Everything, global),
+    }
+}
+
+/// A model of the hub as it is kept quantized; where it is not, it is quantized on its way here, and its original stored nowhere. One
+/// whose original is in the cache, or that is quantized on the hub, stays as it is. `insist` as for [`hub::resolve`].
+pub fn quantized(
+    model: &ModelName,
+    quantization: Quantization,
+    insist: bool,
+    global: &Global,
+) -> Result<hub::Resolved> {
+    let repo = Repo::new(&Settings::from_environment()?, model);
+    let hub::Resolved { commit, folder, downloaded } = hub::resolve(model, Needs::Tokenizer, insist, global)?;
+    let kept = repo.quantized(&commit, quantization);
+    if repo.quantized_forms(&commit).iter().any(|(form, _)| *form == quantization) {
+        return Ok(hub::Resolved { commit, folder: kept, downloaded });
+    }
+    let original = Directory { path: folder };
+    if pollster::block_on(Config::read(&original as &dyn Folder))?.quantization.is_some() {
+        return hub::resolve(model, Needs::Everything, insist, global);
+    }
+    let dtype = if quantization == Quantization::Q4 { Dtype::Q4 } else { Dtype::Q8 };
+    let conversion = Conversion { dtype, shard_size: u64::MAX, name: &model.to_string() };
+    let came = if repo.lacks(&commit, Needs::Everything).is_some() {
+        hub::arriving::quantize(model, &commit, quantization, &conversion, global)?.1
+    } else {
         let folder = kept.parent().unwrap_or(&repo.root);
         let made = std::fs::create_dir_all(folder).map_err(|e| failed(folder, &e));
         match made.and_then(|()| conversion.write(&original, &kept, None, global)) {
-            Ok(_) => note(global.quiet, &format!("{model} is kept in {}: {}", quantization.name(), kept.display())),
+            Ok(_) => 0,
             // What is wrong with the model is wrong with it everywhere; a cache that cannot be written is not needed.
             Err(failure) if failure.code == RUNTIME => {
                 note(global.quiet, &format!("{failure}; {model} is quantized while it loads"));
-                return Ok(Box::new(original));
+                return Ok(hub::Resolved { commit, folder: original.path, downloaded });
             }
             Err(failure) => return Err(failure),
         }
-        if !had_weights {
-            repo.drop_weights(&commit)?;
-        }
-    }
-    Ok(Box::new(Directory { path: kept }))
+    };
+    note(global.quiet, &format!("{model} is kept in {}: {}", quantization.name(), kept.display()));
+    Ok(hub::Resolved { commit, folder: kept, downloaded: downloaded + came })
 }
 
 /// The folder that a path means: itself, or the one that the file is in.

@@ -169,6 +169,24 @@ fn plans_without_downloading_anything() {
     let others = device["others"].as_array().unwrap();
     let fits: Vec<_> = others.iter().map(|other| (other["weights"].as_str(), other["fits"].as_bool())).collect();
     assert_eq!(fits, [(Some("q8"), Some(false)), (Some("q4"), Some(true))], "{others:?}");
+    // What fits a GPU of this size with all of the model's context, and the most that would.
+    for (model, weights, memory, most) in [
+        ("1B", "q4", "2GB", 5_000),
+        ("6B", "q4", "8GB", 6_500),
+        ("6B", "q8", "12GB", 8_000),
+        ("1B", "q8", "4GB", 12_000),
+    ] {
+        let plan = |context: &str| {
+            let args = ["plan", model, "--quantize", weights, "--memory", memory, "-c", context, "--json"];
+            run(&args).json()["devices"][0].clone()
+        };
+        assert_eq!(plan("0")["fits"], true, "{model} {weights} {memory}");
+        let device = plan("1000000");
+        let largest = device["largest_context_tokens"].as_u64().unwrap();
+        assert!((most..most + most / 5).contains(&largest), "{model} {weights} {memory}: {largest}");
+        let at = |tokens: u64| plan(&tokens.to_string())["fits"].clone();
+        assert_eq!((at(largest), at(largest + 1)), (true.into(), false.into()), "{device}");
+    }
     let text = run(&["plan", "6B", "--memory", "8GB", "--quantize", "q4"]).ok();
     assert!(text.contains(" of 8.0 GB: fits\n") && text.contains("in fp16"), "{text}");
     let text = run(&["plan", "6B", "-c", "1000000"]).ok();

@@ -198,6 +198,30 @@ test('torch weights are cached like any other, and compute the same', async () =
   assert.equal((await loading({ cache: false })).text, text);
 });
 
+test('quantized weights: the cache keeps them alone, whatever the original is, and loads from them offline', async () => {
+  put(TINY);
+  const { text, message } = await loading({ cache: false, quantize: 'q4' });
+  assert.ok(text, message);
+  const { 'model.safetensors': _, ...others } = TINY;
+  const torch = { ...others, 'pytorch_model.bin': file(`${ORACLE}tiny-a/pytorch_model.fp16.bin`) };
+  for (const [what, files] of Object.entries({ torch, safetensors: TINY })) {
+    put(files);
+    await page.evaluate(async () => InCoder.cache.delete((await InCoder.cache.list())[0]?.id ?? ''));
+    const first = await loading({ quantize: 'q4' });
+    assert.deepEqual([first.text, first.message], [text, undefined], what);
+    assert.equal(first.download.at(-1).total, bytesOf(files));
+    const [kept, ...more] = await page.evaluate(() => InCoder.cache.list());
+    assert.deepEqual([kept.id, kept.complete, more], [`${server.url}/m/#q4-v1`, true, []]);
+    const { done } = kept.files.find(({ name }) => name === 'model.safetensors');
+    assert.ok(done < bytesOf(files) / 2, `${done} of ${bytesOf(files)} bytes`);
+  }
+  await page.evaluate(async () => (await InCoder.probe()).fits('demo'));
+  await chromium.setOffline(true);
+  const second = await loading({ quantize: 'q4', worker: false });
+  await chromium.setOffline(false);
+  assert.deepEqual([second.text, second.message], [text, undefined]);
+});
+
 // Interrupted
 
 /** The weights up to `end`; then the connection hangs, or breaks. */

@@ -358,3 +358,18 @@ test('whatever goes wrong with a download has a message of its own, and loading 
   await load(page);
   assert.equal(await page.isHidden('#load-message'), true);
 });
+
+test('the page proposes the largest type of weights that takes half of the memory at most', async (t) => {
+  const { page } = await open(t);
+  const proposals = [];
+  for (const [source, gib] of [['1b', 8], ['1b', 4], ['1b', 2], ['6b', 32], ['6b', 16], ['6b', 8], ['6b', undefined]]) {
+    await page.evaluate((value) => Object.defineProperty(navigator, 'deviceMemory', { value, configurable: true }), gib);
+    for (const choice of ['demo', source]) {
+      await page.check(`#source-${choice}`, { force: true });
+      await page.waitForFunction((choice) => document.getElementById('weights').dataset.proposedFor === choice, choice);
+    }
+    proposals.push(`${source} ${gib}: ${await page.inputValue('#weights')}`);
+  }
+  assert.deepEqual(proposals, ['1b 8: ', '1b 4: q8', '1b 2: q4', '6b 32: ', '6b 16: q8', '6b 8: q4', '6b undefined: ']);
+  for (const type of ['q8', 'q4']) assert.match(await page.textContent('#model-fit'), new RegExp(`GB in ${type}`));
+});

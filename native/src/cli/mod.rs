@@ -19,6 +19,7 @@ use crate::hub::name::ModelName;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::engine::ArgValueCompleter;
 use incoder::Quantization;
+use incoder::checkpoint::Encoding;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -293,16 +294,17 @@ pub enum Dtype {
 impl Dtype {
     /// What the weights are quantized to.
     pub fn quantization(self) -> Option<Quantization> {
-        match self {
-            Self::F16 | Self::F32 => None,
-            Self::Q8 => Some(Quantization::Q8),
-            Self::Q4 => Some(Quantization::Q4),
-        }
+        self.encoding().quantization()
     }
 
-    /// Bytes of a value that is not quantized. Vectors are a thousandth of a model: beside quantized weights they stay as they are.
-    pub fn bytes(self) -> u64 {
-        if self == Self::F16 { 2 } else { 4 }
+    /// What values become in a file.
+    pub fn encoding(self) -> Encoding {
+        match self {
+            Self::F16 => Encoding::F16,
+            Self::F32 => Encoding::F32,
+            Self::Q8 => Encoding::Quantized(Quantization::Q8),
+            Self::Q4 => Encoding::Quantized(Quantization::Q4),
+        }
     }
 
     pub fn name(self) -> &'static str {
@@ -312,11 +314,6 @@ impl Dtype {
             Self::Q8 => "q8",
             Self::Q4 => "q4",
         }
-    }
-
-    /// As config.json calls what is computed with.
-    pub fn torch_name(self) -> &'static str {
-        if self == Self::F32 { "float32" } else { "float16" }
     }
 }
 
@@ -353,6 +350,9 @@ pub enum Models {
         /// org/name[@revision], for example facebook/incoder-1B
         #[arg(value_name = "MODEL", required = true, value_parser = ModelName::parse)]
         models: Vec<ModelName>,
+        /// Keep the weights quantized, as a load with --quantize does: the original is not stored
+        #[arg(long, value_enum, value_name = "TYPE")]
+        quantize: Option<Quantize>,
     },
     /// List the models in the cache that this program can run, and their unfinished downloads
     ///

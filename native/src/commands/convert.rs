@@ -7,18 +7,14 @@ use crate::hub::Needs;
 use crate::hub::name::{self, Named};
 use crate::terminal::{Interrupt, Loading, note};
 use crate::{Global, model_folder, report};
-use incoder::checkpoint::Checkpoint;
-use incoder::quantize::Part;
-use incoder::{Config, Folder, json};
+use incoder::checkpoint::{Checkpoint, Encoder, Encoding, Tensor};
+use incoder::{Config, Folder};
 use serde_json::{Map, Value, json};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::ops::Range;
 use std::path::Path;
 
-/// Bytes of a tensor in memory at a time, as they are written.
-const CHUNK_BYTES: usize = 4 << 20;
 /// Files that go along as they are, where the model has them.
 const COPIED: [&str; 7] = [
     "tokenizer.json",
@@ -30,53 +26,6 @@ const COPIED: [&str; 7] = [
     "LICENSE",
 ];
 const MAX_COPIED_BYTES: u64 = 64 << 20;
-
-/// One tensor to write, by its name without the `model.` prefix.
-struct Tensor {
-    name: String,
-    shape: Vec<usize>,
-}
-
-/// A tensor as it is in the file.
-struct Entry {
-    name: String,
-    dtype: &'static str,
-    shape: Vec<usize>,
-    bytes: u64,
-}
-
-impl Tensor {
-    /// What it is in the file: a quantized matrix is several tensors, the first of them its weights.
-    fn entries(&self, dtype: Dtype) -> Vec<Entry> {
-        let bytes = |shape: &[usize], each: u64| shape.iter().product::<usize>() as u64 * each;
-        let parts = dtype.quantization().map_or(Vec::new(), |quantization| quantization.parts(&self.name, &self.shape));
-        if parts.is_empty() {
-            let (name, shape, bytes) = (full(&self.name), self.shape.clone(), bytes(&self.shape, dtype.bytes()));
-            return vec![Entry { name, dtype: if dtype == Dtype::F16 { "F16" } else { "F32" }, shape, bytes }];
-        }
-        let entry = |part: Part| {
-            let bytes = bytes(&part.shape, if part.dtype == "F16" { 2 } else { 1 });
-            Entry { name: full(&part.name), dtype: part.dtype, shape: part.shape.to_vec(), bytes }
-        };
-        parts.into_iter().map(entry).collect()
-    }
-
-    fn bytes(&self, dtype: Dtype) -> u64 {
-        self.entries(dtype).iter().map(|entry| entry.bytes).sum()
-    }
-
-    /// A vector is one row.
-    fn rows(&self) -> usize {
-        if self.shape.len() == 1 { 1 } else { self.shape[0] }
-    }
-
-    /// Rows that are in memory together.
-    fn chunks(&self, dtype: Dtype) -> impl Iterator<Item = Range<usize>> {
-        let row_bytes = (self.bytes(dtype) as usize / self.rows().max(1)).max(1);
-        let (rows, step) = (self.rows(), (CHUNK_BYTES / row_bytes).max(1));
-        (0..rows).step_by(step).map(move |first| first..(first + step).min(rows))
-    }
-}
 
 pub fn run(args: &cli::Convert, global: &Global) -> Result<()> {
     if args.out.symlink_metadata().is_ok() {
@@ -115,7 +64,7 @@ impl Conversion<'_> {
         interrupt: Option<&Interrupt>,
         global: &Global,
     ) -> Result<(u64, usize)> {
-        let dtype = self.dtype;
+        let (dtype, encoding) = (self.dtype, self.dtype.encoding());
         let config_json = pollster::block_on(folder.text("config.json", 32 << 20))?;
         let config = pollster::block_on(Config::read(folder))?;
         if dtype.quantization().is_some() {
@@ -123,10 +72,10 @@ impl Conversion<'_> {
         }
         let checkpoint = pollster::block_on(Checkpoint::open(folder, &config))?;
         let unfinished = beside(out)?;
-        let shards = shards(&checkpoint, dtype, self.shard_size);
-        let total = shards.iter().flatten().map(|tensor| tensor.bytes(dtype)).sum();
+        let shards = shards(&checkpoint, encoding, self.shard_size);
+        let total = shards.iter().flatten().map(|tensor| tensor.bytes(encoding)).sum();
         let bar = Loading::new(global.quiet);
-        let mut writer = Writer { checkpoint: &checkpoint, dtype, interrupt, done: 0, bar, total };
+        let mut writer = Writer { checkpoint: &checkpoint, encoding, interrupt, done: 0, bar, total };
         let names: Vec<String> = (1..=shards.len()).map(|n| shard_name(n, shards.len())).collect();
         for (name, tensors) in names.iter().zip(&shards) {
             writer.file(&unfinished.path().join(name), tensors)?;
@@ -136,24 +85,37 @@ impl Conversion<'_> {
                 .iter()
                 .zip(&shards)
                 .flat_map(|(name, tensors)| {
-                    let entries = tensors.iter().flat_map(|tensor| tensor.entries(dtype));
+                    let entries = tensors.iter().flat_map(|tensor| tensor.entries(encoding));
                     entries.map(move |entry| (entry.name, json!(name)))
                 })
                 .collect();
             let index = json!({ "metadata": { "total_size": total }, "weight_map": map });
             write(&unfinished.path().join("model.safetensors.index.json"), &pretty(&index))?;
         }
-        for name in COPIED {
-            if let Some(bytes) = whole(folder, name)? {
-                write(&unfinished.path().join(name), &bytes)?;
-            }
-        }
-        write(&unfinished.path().join("README.md"), readme(self.name, &config, dtype).as_bytes())?;
-        write(&unfinished.path().join("config.json"), &with_dtype(&config_json, dtype, global.quiet)?)?;
+        self.complete(folder, unfinished.path(), &config_json, &config, global)?;
         std::fs::rename(unfinished.path(), out).map_err(|e| failed(out, &e))?;
         // Nothing is there any more that would have to be removed.
         let _ = unfinished.keep();
         Ok((total, shards.len()))
+    }
+
+    /// Writes what a model needs beside its weights: config.json last.
+    pub fn complete(
+        &self,
+        folder: &dyn Folder,
+        out: &Path,
+        config_json: &str,
+        config: &Config,
+        global: &Global,
+    ) -> Result<()> {
+        for name in COPIED {
+            if let Some(bytes) = whole(folder, name)? {
+                write(&out.join(name), &bytes)?;
+            }
+        }
+        write(&out.join("README.md"), readme(self.name, config, self.dtype).as_bytes())?;
+        let text = config_text(config_json, self.dtype.encoding(), global.quiet)?;
+        write(&out.join("config.json"), text.as_bytes())
     }
 }
 
@@ -181,21 +143,17 @@ fn readable_by_others(folder: &Path) {
 fn readable_by_others(_: &Path) {}
 
 /// The tensors of every file, in the order of their names; a tensor larger than `shard_size` bytes has a file of its own.
-fn shards(checkpoint: &Checkpoint, dtype: Dtype, shard_size: u64) -> Vec<Vec<Tensor>> {
+fn shards(checkpoint: &Checkpoint, encoding: Encoding, shard_size: u64) -> Vec<Vec<Tensor>> {
     let mut shards: Vec<Vec<Tensor>> = vec![Vec::new()];
     let mut bytes = 0;
-    for (name, shape) in checkpoint.shapes() {
-        let tensor = Tensor { name: name.to_owned(), shape: shape.to_vec() };
-        let size = tensor.bytes(dtype);
+    for tensor in checkpoint.tensors() {
+        let size = tensor.bytes(encoding);
         if bytes > 0 && bytes + size > shard_size {
             shards.push(Vec::new());
             bytes = 0;
         }
         bytes += size;
-        shards
-            .last_mut()
-            .into_iter()
-            .for_each(|shard| shard.push(Tensor { name: name.to_owned(), shape: shape.to_vec() }));
+        shards.last_mut().into_iter().for_each(|shard| shard.push(tensor.clone()));
     }
     shards
 }
@@ -204,14 +162,9 @@ fn shard_name(n: usize, of: usize) -> String {
     if of == 1 { "model.safetensors".to_owned() } else { format!("model-{n:05}-of-{of:05}.safetensors") }
 }
 
-/// The name that transformers gives a tensor: the head of the model is no part of its trunk.
-fn full(name: &str) -> String {
-    if name.starts_with("lm_head.") { name.to_owned() } else { format!("model.{name}") }
-}
-
 struct Writer<'a> {
     checkpoint: &'a Checkpoint,
-    dtype: Dtype,
+    encoding: Encoding,
     interrupt: Option<&'a Interrupt>,
     done: u64,
     total: u64,
@@ -223,71 +176,19 @@ impl Writer<'_> {
     fn file(&mut self, path: &Path, tensors: &[Tensor]) -> Result<()> {
         let failed = |e: std::io::Error| failed(path, &e);
         let mut file = BufWriter::with_capacity(1 << 20, File::create(path).map_err(failed)?);
-        file.write_all(&header(tensors, self.dtype)).map_err(failed)?;
-        for tensor in tensors {
-            // What follows the weights of a matrix is a few megabytes.
-            let mut following: Vec<Vec<u8>> = Vec::new();
-            for rows in tensor.chunks(self.dtype) {
-                if self.interrupt.is_some_and(Interrupt::was_pressed) {
-                    return Err(Failure::interrupted("stopped; nothing was written"));
-                }
-                let mut parts = self.bytes(tensor, rows)?.into_iter();
-                let bytes = parts.next().unwrap_or_default();
-                file.write_all(&bytes).map_err(failed)?;
-                for (i, part) in parts.enumerate() {
-                    match following.get_mut(i) {
-                        Some(following) => following.extend(part),
-                        None => following.push(part),
-                    }
-                }
-                self.done += bytes.len() as u64;
-                self.bar.update(self.done, self.total);
+        let mut encoder = Encoder::new(self.checkpoint, tensors.to_vec(), self.encoding);
+        while let Some(bytes) = pollster::block_on(encoder.next())? {
+            if self.interrupt.is_some_and(Interrupt::was_pressed) {
+                return Err(Failure::interrupted("stopped; nothing was written"));
             }
-            for bytes in following {
-                file.write_all(&bytes).map_err(failed)?;
-                self.done += bytes.len() as u64;
-            }
+            file.write_all(&bytes).map_err(failed)?;
+            self.done += bytes.len() as u64;
+            self.bar.update(self.done.min(self.total), self.total);
         }
         let file = file.into_inner().map_err(|e| failed(e.into_error()))?;
         // Renamed only when it is on the disk: a power cut leaves no half file that looks whole.
         file.sync_all().map_err(failed)
     }
-
-    /// The bytes of some rows, for each of the tensor's entries.
-    fn bytes(&self, tensor: &Tensor, rows: Range<usize>) -> Result<Vec<Vec<u8>>> {
-        let name = tensor.name.as_str();
-        if let Some(quantization) = self.dtype.quantization()
-            && tensor.shape.len() > 1
-        {
-            return Ok(pollster::block_on(self.checkpoint.quantized(name, rows, quantization))?.into_bytes());
-        }
-        let bytes = match self.dtype {
-            Dtype::F16 => {
-                let halves = pollster::block_on(self.checkpoint.halves(name, rows))?;
-                halves.iter().flat_map(|half| half.to_le_bytes()).collect()
-            }
-            _ => {
-                let values = pollster::block_on(self.checkpoint.rows(name, rows))?;
-                values.iter().flat_map(|value| value.to_le_bytes()).collect()
-            }
-        };
-        Ok(vec![bytes])
-    }
-}
-
-/// The length and the JSON that a safetensors file begins with, padded so that the tensors are aligned to 8 bytes.
-fn header(tensors: &[Tensor], dtype: Dtype) -> Vec<u8> {
-    let mut entries = Map::new();
-    entries.insert("__metadata__".to_owned(), json!({ "format": "pt" }));
-    let mut start = 0;
-    for Entry { name, dtype, shape, bytes } in tensors.iter().flat_map(|tensor| tensor.entries(dtype)) {
-        let end = start + bytes;
-        entries.insert(name, json!({ "dtype": dtype, "shape": shape, "data_offsets": [start, end] }));
-        start = end;
-    }
-    let mut json = Value::Object(entries).to_string().into_bytes();
-    json.resize(json.len().next_multiple_of(8), b' ');
-    [&(json.len() as u64).to_le_bytes()[..], &json].concat()
 }
 
 /// The whole of a small file of the model; `None` when it has none of that name.
@@ -301,23 +202,14 @@ fn whole(folder: &dyn Folder, name: &str) -> Result<Option<Vec<u8>>> {
     Ok(Some(bytes))
 }
 
-/// The model's config with the dtype that is written. transformers 5 calls it `dtype`, those before `torch_dtype`.
-fn with_dtype(config: &str, dtype: Dtype, quiet: bool) -> Result<Vec<u8>> {
-    let (mut config, left) =
-        json::strict_fields(config).map_err(|problem| Failure::model(format!("config.json: {problem}")))?;
+/// The model's config for weights that are encoded so.
+fn config_text(config: &str, encoding: Encoding, quiet: bool) -> Result<String> {
+    let (text, left) = encoding.config(config).map_err(|problem| Failure::model(format!("config.json: {problem}")))?;
     if !left.is_empty() {
         let names = left.join(", ");
         note(quiet, &format!("config.json: {names} left out, as JSON has no such number; nothing here uses it"));
     }
-    let known: Vec<&str> = ["dtype", "torch_dtype"].into_iter().filter(|name| config.contains_key(*name)).collect();
-    config.remove("quantization_config");
-    if let Some(quantization) = dtype.quantization() {
-        config.insert("quantization_config".to_owned(), quantization.config());
-    }
-    for name in if known.is_empty() { vec!["torch_dtype"] } else { known } {
-        config.insert(name.to_owned(), json!(dtype.torch_name()));
-    }
-    Ok(pretty(&Value::Object(config)))
+    Ok(text)
 }
 
 fn pretty(value: &Value) -> Vec<u8> {

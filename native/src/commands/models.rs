@@ -8,8 +8,8 @@ use crate::hub::name::ModelName;
 use crate::hub::settings::Settings;
 use crate::hub::{self, Needs};
 use crate::terminal::{Interrupt, Output, bytes, note};
-use crate::{Global, report};
-use incoder::Cancel;
+use crate::{Global, model_folder, report};
+use incoder::{Cancel, Quantization};
 use serde::Serialize;
 use std::fs;
 use std::io::Write;
@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 pub fn run(command: &Models, global: &Global) -> Result<()> {
     match command {
-        Models::Pull { models } => pull(models, global),
+        Models::Pull { models, quantize } => pull(models, quantize.map(Quantization::from), global),
         Models::Ls => ls(global),
         Models::Rm { model, yes } => rm(model, *yes, global),
         Models::Verify { model } => verify(model, global),
@@ -36,7 +36,7 @@ fn print(json: &impl Serialize, text: &str, global: &Global) -> Result<()> {
     output.finish()
 }
 
-fn pull(models: &[ModelName], global: &Global) -> Result<()> {
+fn pull(models: &[ModelName], quantize: Option<Quantization>, global: &Global) -> Result<()> {
     #[derive(Serialize)]
     struct Pulled {
         model: String,
@@ -51,7 +51,10 @@ fn pull(models: &[ModelName], global: &Global) -> Result<()> {
     let _interrupt = Interrupt::install()?;
     let (mut all, mut text) = (Vec::new(), String::new());
     for model in models {
-        let hub::Resolved { commit, folder, downloaded } = hub::resolve(model, Needs::Everything, true, global)?;
+        let hub::Resolved { commit, folder, downloaded } = match quantize {
+            Some(quantization) => model_folder::quantized(model, quantization, true, global)?,
+            None => hub::resolve(model, Needs::Everything, true, global)?,
+        };
         text += &format!("{}\n", folder.display());
         all.push(Pulled { model: model.to_string(), commit, downloaded_bytes: downloaded, path: folder });
     }

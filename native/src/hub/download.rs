@@ -10,9 +10,11 @@ use crate::{Global, terminal};
 use fs4::TryLockError;
 use std::fs::{self, File, OpenOptions};
 use std::io::Read;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+use ureq::BodyReader;
 use ureq::http::{Response, header};
 
 /// Files at once.
@@ -128,43 +130,13 @@ impl<'a> Downloads<'a> {
         if *ranges == Ranges::Refused && partial.position > 0 {
             partial.restart()?;
         }
-        let from = Some(partial.position).filter(|from| *from > 0);
-        let what = format!("{} of {}", file.name, self.repo.name.id());
-        let hint = "the hub lists it and does not have it: try again later";
-        let response = self.http.get(&Request { url: &file.url, what: &what, from, hint, quick: false })?;
-        // Bytes of the answer that are there already.
-        let mut known = 0;
-        match (response.status().as_u16(), from) {
-            (200, _) => {
-                let length = response.body().content_length();
-                if let Some(length) = length.filter(|length| *length != file.size) {
-                    return Err(lies(file, &format!("{length} bytes")));
-                }
-                if from.is_some() {
-                    tracing::info!("{}: the server knows no ranges, begun anew", file.name);
-                    partial.restart()?;
-                }
-            }
-            (206, from) => {
-                let from = from.unwrap_or_default();
-                match content_range(&response) {
-                    // Caches that keep blocks answer from the beginning of one.
-                    Some((start, total)) if start <= from && total.is_none_or(|total| total == file.size) => {
-                        known = from - start;
-                    }
-                    _ => {
-                        let said = response.headers().get(header::CONTENT_RANGE).and_then(|said| said.to_str().ok());
-                        let said = said.map_or("no Content-Range".to_owned(), |said| format!("Content-Range {said}"));
-                        return Err(
-                            ranges.refuse(format!("asked for bytes from {from} on, the server answers with {said}"))
-                        );
-                    }
-                }
-            }
-            (416, Some(_)) => return Err(ranges.refuse("the server refuses to go on (416)".to_owned())),
-            (status, _) => return Err(lies(file, &format!("status {status} to a request without a range"))),
+        let Answer { mut body, start, is_whole } = answer(self.http, file, partial.position, ranges)?;
+        if is_whole && partial.position > 0 {
+            tracing::info!("{}: the server knows no ranges, begun anew", file.name);
+            partial.restart()?;
         }
-        let mut body = response.into_body().into_reader();
+        // Bytes of the answer that are there already.
+        let known = partial.position - start;
         if known > 0 {
             tracing::info!("{}: the answer begins {known} bytes earlier than was asked for", file.name);
             let skipped = std::io::copy(&mut body.by_ref().take(known), &mut std::io::sink());
@@ -191,36 +163,87 @@ impl<'a> Downloads<'a> {
     /// Held while a blob is written: two processes must not write one file. huggingface_hub takes the same lock.
     fn lock(&self, file: &RemoteFile) -> Result<Option<File>> {
         let path = self.repo.locks.join(format!("{}.lock", file.etag));
-        fs::create_dir_all(&self.repo.locks).map_err(|e| failed(&self.repo.locks, &e))?;
-        let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
-        let lock = open.map_err(|e| failed(&path, &e))?;
-        let mut told = false;
-        loop {
-            match fs4::FileExt::try_lock(&lock) {
-                Ok(()) => return Ok(Some(lock)),
-                Err(TryLockError::WouldBlock) => {}
-                // Some network file systems have no locks.
-                Err(TryLockError::Error(e)) => {
-                    tracing::info!("{}: {e}; going on without a lock", path.display());
-                    return Ok(None);
-                }
+        let waiting = || {
+            let text = format!("another program is downloading {} of {}: waiting", file.name, self.repo.name.id());
+            self.progress.note(self.global, &text);
+        };
+        match wait_for_lock(&path, &waiting, &|| self.stop.load(Ordering::Relaxed)) {
+            Ok(_) if self.stop.load(Ordering::Relaxed) => {
+                Err(Failure::runtime(format!("{}: stopped, another file failed", file.name)))
             }
-            if self.stop.load(Ordering::Relaxed) {
-                return Err(Failure::runtime(format!("{}: stopped, another file failed", file.name)));
-            }
-            if !told {
-                let text = format!("another program is downloading {} of {}: waiting", file.name, self.repo.name.id());
-                self.progress.note(self.global, &text);
-                told = true;
-            }
-            std::thread::sleep(LOCK_POLL);
+            lock => lock,
         }
     }
 }
 
+/// Waits for a lock until `stopped`, and says so; None where there are no locks.
+pub fn wait_for_lock(path: &Path, waiting: &dyn Fn(), stopped: &dyn Fn() -> bool) -> Result<Option<File>> {
+    let folder = path.parent().unwrap_or(path);
+    fs::create_dir_all(folder).map_err(|e| failed(folder, &e))?;
+    let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+    let lock = open.map_err(|e| failed(path, &e))?;
+    let mut told = false;
+    loop {
+        match fs4::FileExt::try_lock(&lock) {
+            Ok(()) => return Ok(Some(lock)),
+            Err(TryLockError::WouldBlock) if stopped() => return Ok(None),
+            Err(TryLockError::WouldBlock) => {}
+            // Some network file systems have no locks.
+            Err(TryLockError::Error(e)) => {
+                tracing::info!("{}: {e}; going on without a lock", path.display());
+                return Ok(None);
+            }
+        }
+        if !told {
+            waiting();
+            told = true;
+        }
+        std::thread::sleep(LOCK_POLL);
+    }
+}
+
+/// The bytes of a file from `start` on.
+pub struct Answer {
+    pub body: BodyReader<'static>,
+    pub start: u64,
+    /// The server sends the whole file, whatever was asked for.
+    pub is_whole: bool,
+}
+
+/// One request for a file from `from` on: the answer begins there, or before.
+pub fn answer(http: &Http, file: &RemoteFile, from: u64, ranges: &mut Ranges) -> std::result::Result<Answer, Trouble> {
+    let wanted = Some(from).filter(|from| *from > 0);
+    let what = format!("{} of {}", file.name, http.model().id());
+    let hint = "the hub lists it and does not have it: try again later";
+    let response = http.get(&Request { url: &file.url, what: &what, from: wanted, hint, quick: false })?;
+    let start = match (response.status().as_u16(), wanted) {
+        (200, _) => {
+            let length = response.body().content_length();
+            if let Some(length) = length.filter(|length| *length != file.size) {
+                return Err(lies(file, &format!("{length} bytes")));
+            }
+            0
+        }
+        (206, _) => match content_range(&response) {
+            // Caches that keep blocks answer from the beginning of one.
+            Some((start, total)) if start <= from && total.is_none_or(|total| total == file.size) => start,
+            _ => {
+                let said = response.headers().get(header::CONTENT_RANGE).and_then(|said| said.to_str().ok());
+                let said = said.map_or("no Content-Range".to_owned(), |said| format!("Content-Range {said}"));
+                let problem = format!("asked for bytes from {from} on, the server answers with {said}");
+                return Err(ranges.refuse(problem));
+            }
+        },
+        (416, Some(_)) => return Err(ranges.refuse("the server refuses to go on (416)".to_owned())),
+        (status, _) => return Err(lies(file, &format!("status {status} to a request without a range"))),
+    };
+    let is_whole = response.status() == 200;
+    Ok(Answer { body: response.into_body().into_reader(), start, is_whole })
+}
+
 /// What is to be made of a server's ranges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ranges {
+pub enum Ranges {
     Trusted,
     /// It answers them with something else: files come whole or not at all.
     Refused,

@@ -92,6 +92,11 @@ impl Http {
         Ok(Self { agent, home, endpoint, token, model: model.clone() })
     }
 
+    /// Whose these are.
+    pub fn model(&self) -> &ModelName {
+        &self.model
+    }
+
     /// One try: an answer with status 200, 206 or 416, after redirects.
     pub fn get(&self, request: &Request<'_>) -> std::result::Result<Response<Body>, Trouble> {
         let mut url: Uri = request.url.parse().map_err(|e| Failure::runtime(format!("{}: {e}", request.url)))?;

@@ -1,5 +1,6 @@
 //! Models from the hub: found in the cache that Python shares, downloaded where they are not there.
 
+pub mod arriving;
 mod blob;
 pub mod cache;
 mod certificates;
@@ -13,6 +14,7 @@ mod progress;
 mod quantized;
 pub mod remove;
 pub mod settings;
+mod stream;
 
 use crate::failure::{Failure, INTERRUPTED, RUNTIME, Result};
 use crate::{Global, terminal};
@@ -143,9 +145,8 @@ fn pull(
     }
     check_disk(&settings.cache, name, missing)?;
     if !wanted.is_empty() {
-        if missing > 0 && name.is_metas() {
-            let text = "Meta's InCoder weights are licensed CC-BY-NC 4.0: no commercial use";
-            terminal::note(global.quiet, text);
+        if missing > 0 {
+            licence_note(name, global);
         }
         tracing::info!("{name}: {} files, {missing} of {total} bytes to download", wanted.len());
         let downloads = Downloads::new(http, repo, commit, total, global);
@@ -166,6 +167,13 @@ fn pull(
         }
     }
     Ok(Resolved { commit: commit.to_owned(), folder: repo.snapshot(commit), downloaded: missing })
+}
+
+/// What a download of Meta's weights says.
+fn licence_note(name: &ModelName, global: &Global) {
+    if name.is_metas() {
+        terminal::note(global.quiet, "Meta's InCoder weights are licensed CC-BY-NC 4.0: no commercial use");
+    }
 }
 
 /// Fails with MODEL where the engine would refuse the model.

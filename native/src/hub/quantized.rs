@@ -1,7 +1,6 @@
 //! The cache's models as they are after `--quantize`: made once, and read by later loads instead of the original.
 
-use super::cache::{Repo, failed, names_in};
-use crate::failure::Result;
+use super::cache::{Repo, names_in};
 use incoder::Quantization;
 use incoder::quantize::FORMAT_VERSION;
 use std::fs;
@@ -14,6 +13,11 @@ impl Repo {
     /// Where the model of `commit` is kept in this type; may not be there. A later version of the format has a name of its own.
     pub fn quantized(&self, commit: &str, quantization: Quantization) -> PathBuf {
         self.root.join(FOLDER).join(format!("{commit}-{}-v{FORMAT_VERSION}", quantization.name()))
+    }
+
+    /// Where it is written until it is whole.
+    pub fn unfinished(&self, commit: &str, quantization: Quantization) -> PathBuf {
+        self.root.join(FOLDER).join(format!(".{commit}-{}-v{FORMAT_VERSION}.unfinished", quantization.name()))
     }
 
     /// The types in which a model of this commit is kept, and where.
@@ -29,27 +33,5 @@ impl Repo {
         for name in names_in(&folder).into_iter().filter(|name| name.trim_start_matches('.').starts_with(commit)) {
             let _ = fs::remove_dir_all(folder.join(name));
         }
-    }
-
-    /// Removes the weights of a snapshot, which were downloaded only to be quantized: all that is neither the config nor the
-    /// tokenizer, unless another snapshot has the same.
-    pub fn drop_weights(&self, commit: &str) -> Result<()> {
-        let is_weights = |name: &str| [".safetensors", ".bin", ".index.json"].iter().any(|end| name.ends_with(end));
-        let others = self.commits().into_iter().filter(|other| other != commit);
-        let shared: Vec<String> = others.flat_map(|other| self.blobs_of(&other).into_keys()).collect();
-        for (etag, name) in self.blobs_of(commit).into_iter().filter(|(_, name)| is_weights(name)) {
-            if !shared.contains(&etag) {
-                let blob = self.blob(&etag);
-                fs::remove_file(&blob).map_err(|e| failed(&blob, &e))?;
-            }
-            let link = self.snapshot(commit).join(name);
-            fs::remove_file(&link).map_err(|e| failed(&link, &e))?;
-        }
-        // Where there are no links the files themselves are there.
-        for name in names_in(&self.snapshot(commit)).into_iter().filter(|name| is_weights(name)) {
-            let file = self.snapshot(commit).join(name);
-            fs::remove_file(&file).map_err(|e| failed(&file, &e))?;
-        }
-        Ok(())
     }
 }

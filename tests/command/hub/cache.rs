@@ -229,7 +229,10 @@ fn a_model_that_is_quantized_on_arrival_is_kept_quantized() {
     let first = home.run(&ask);
     assert_says(&first.stderr, &["org/tiny is kept in q8"]);
     let first = scored(first);
-    assert!(!home.blob(WEIGHTS).exists() && !home.snapshot().join(WEIGHTS).exists());
+    // The weights are asked for once, and are not stored even for a while.
+    assert_eq!(names(&home.hub.files_seen()), NEEDED);
+    let blobs = fs::read_dir(home.repo().join("blobs")).unwrap();
+    assert_eq!((blobs.count(), home.snapshot().join(WEIGHTS).exists()), (NEEDED.len() - 1, false));
     let kept = home.repo().join(".quantized").join(format!("{COMMIT}-q8-v1"));
     assert!(kept.join(WEIGHTS).is_file());
     home.hub.seen();

@@ -319,3 +319,40 @@ fn ctrl_c_ends_a_download_that_goes_on_the_next_time() {
     assert!(home.hub.files_seen().contains(&(WEIGHTS.to_owned(), Some(format!("bytes={kept}-")))));
     home.assert_whole();
 }
+
+/// What is quantized while it comes goes on at the first tensor that was not finished, and is checked like any other download.
+#[test]
+fn a_model_that_is_quantized_on_arrival_goes_on_where_it_was() {
+    let home = Home::new();
+    let oracle = |path: &str| fs::read(crate::common::oracle(path)).unwrap();
+    home.hub.put("config.json", oracle("small-b/config.json"));
+    home.hub.put("tokenizer.json", oracle("tok-2k/tokenizer.json"));
+    home.hub.put(WEIGHTS, oracle("small-b/model.fp16.safetensors"));
+    let pull = [&PULL[..], &["--quantize", "q4"]].concat();
+    home.hub.fault(WEIGHTS, usize::MAX, Fault::WrongByte);
+    assert_says(&home.run(&pull).refused(RUNTIME), &[WEIGHTS, "not the file that the hub lists"]);
+    let kept = home.repo().join(".quantized");
+    assert_eq!(fs::read_dir(&kept).unwrap().count(), 0);
+
+    home.hub.repair();
+    home.hub.fault(WEIGHTS, usize::MAX, Fault::Cut(5_000_000));
+    home.hub.fault(WEIGHTS, usize::MAX, Fault::RefuseRange);
+    assert_says(&home.run(&pull).refused(RUNTIME), &[WEIGHTS, "the connection", "try again"]);
+    home.hub.repair();
+    home.hub.seen();
+    let printed = home.run(&pull).ok();
+    let [(_, Some(range))] = &home.hub.files_seen()[..] else { panic!("one request, and it goes on") };
+    let from: usize = range["bytes=".len()..range.len() - 1].parse().unwrap();
+    assert!((2_000_000..=5_000_000).contains(&from), "{range}");
+    assert_eq!(fs::read_dir(home.repo().join("blobs")).unwrap().count(), NEEDED.len() - 1);
+
+    // The same bits as those of a model that is whole on the disk.
+    let whole = crate::common::Model::new("small-b", "model.fp16.safetensors");
+    let score = |args: &[&str]| {
+        let ask = ["score", "-d", "cpu", "-p", "def f(x):", "--json", "-q"];
+        home.offline(&[&ask[..], args].concat()).json()["sum"].clone()
+    };
+    let quantized = score(&["-m", printed.trim()]);
+    assert_eq!(quantized, score(&["-m", "org/tiny", "--quantize", "q4"]));
+    assert_eq!(quantized, score(&["-m", whole.path(), "--quantize", "q4"]));
+}

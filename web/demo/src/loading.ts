@@ -57,7 +57,9 @@ const SOURCES: Record<SourceId, Source> = {
 const DEMO_URL = new URL('model/', document.baseURI).href;
 
 /** An id without the slashes at its end. */
-const bare = (id: string): string => id.replace(/\/+$/, '');
+const bare = (id: string): string => id.replace(/#q\d-v\d+$/, '').replace(/\/+$/, '');
+/** The type in which the cache keeps a model; empty where that is as it came. */
+const typeOf = (id: string): string => /#(q\d)-v\d+$/.exec(id)?.[1] ?? '';
 
 const size = (text: string): HTMLElement => make('span', { class: 'number' }, text);
 
@@ -110,6 +112,7 @@ export class ModelPanel {
     byId('cancel-load', HTMLButtonElement).addEventListener('click', () => this.abort?.abort());
     byId('unload', HTMLButtonElement).addEventListener('click', () => void this.unload());
     byId('hub-revision', HTMLInputElement).addEventListener('input', () => this.render());
+    byId('weights', HTMLSelectElement).addEventListener('change', () => this.render());
     byId('hub-form', HTMLFormElement).addEventListener('submit', (event) => {
       event.preventDefault();
       void this.start();
@@ -166,8 +169,10 @@ export class ModelPanel {
 
   /** Whether the server has another demo model by now. The engine would not ask: it loads from the cache what is whole there. */
   private outdated({ id, complete, files }: CachedModel): boolean {
+    // Of one that is kept quantized, only the tokenizer is as it came.
+    const comparable = files.filter(({ name }) => typeOf(id) === '' || name === 'tokenizer.json');
     const other = ({ name, sha256 }: { name: string; sha256: string }): boolean =>
-      files.some((file) => file.name === name && file.sha256 !== sha256);
+      comparable.some((file) => file.name === name && file.sha256 !== sha256);
     return bare(id) === bare(DEMO_URL) && complete && this.demoFiles.some(other);
   }
 
@@ -191,7 +196,8 @@ export class ModelPanel {
     const revision = byId('hub-revision', HTMLInputElement).value.trim() || 'main';
     if (this.source === 'disk') return undefined;
     const wanted = hub ? `${hub}@${revision}` : bare(DEMO_URL);
-    return this.kept.find((model) => bare(model.id) === wanted && !this.outdated(model));
+    const type = byId('weights', HTMLSelectElement).value;
+    return this.kept.find((model) => bare(model.id) === wanted && typeOf(model.id) === type && !this.outdated(model));
   }
 
   private render(): void {
@@ -255,8 +261,11 @@ export class ModelPanel {
     byId('model-fit', HTMLElement).textContent = text;
     const weights = byId('weights', HTMLSelectElement);
     // What somebody chose stays chosen for that model.
-    if (weights.dataset.proposedFor !== chosen) weights.value = proposed ?? '';
+    if (weights.dataset.proposedFor === chosen) return;
     weights.dataset.proposedFor = chosen;
+    weights.value = proposed ?? '';
+    // What the cache has of the model depends on it.
+    this.render();
   }
 
   private renderCache(): void {
@@ -266,7 +275,8 @@ export class ModelPanel {
       this.kept.length > 0 ? bytes(this.kept.reduce((sum, model) => sum + model.bytes, 0)) : '';
     list.replaceChildren(
       ...this.kept.map((model) => {
-        const name = bare(model.id) === bare(DEMO_URL) ? 'Demo model' : model.id;
+        const type = typeOf(model.id);
+        const name = (bare(model.id) === bare(DEMO_URL) ? 'Demo model' : bare(model.id)) + (type ? `, ${type}` : '');
         const attributes = { type: 'button', 'aria-label': `Delete ${name}`, 'data-testid': 'cache-delete' };
         const button = make('button', attributes, 'Delete');
         button.addEventListener('click', () => void this.delete(model.id));

@@ -13,7 +13,7 @@ use std::cell::RefCell;
 use wasm_bindgen::prelude::*;
 
 /// config.json has twenty lines.
-const MAX_CONFIG_BYTES: u64 = 1 << 20;
+pub(crate) const MAX_CONFIG_BYTES: u64 = 1 << 20;
 /// The published tokenizer.json has 2 MB.
 const MAX_TOKENIZER_BYTES: u64 = 64 << 20;
 /// Stands at the beginning of some files, and is no part of their text.

@@ -9,9 +9,11 @@ mod engine;
 mod failure;
 mod folder;
 mod options;
+mod quantize;
 
 pub use engine::{CancelFlag, Engine};
 pub use folder::{JsFile, JsFolder};
+pub use quantize::{JsSink, quantize_model, quantized_version};
 
 use incoder::gpu::{AdapterSpeed, ReadRate};
 use incoder::{Config, Gpu, GpuOptions, Kv, MemoryLimits, MemoryPlan, Quantization};

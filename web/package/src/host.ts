@@ -223,13 +223,20 @@ async function load(
   watch: (device: GPUDevice) => void,
 ): Promise<Model> {
   const adapter = describe(await requireAdapter());
-  const { Engine, Sha256 } = await wasm(request.wasm);
+  const { Engine, Sha256, quantizeModel, quantizedVersion } = await wasm(request.wasm);
   const { model, contextLength, kv, quantize, subgroups = true, randomWeights = false, wasm: _, ...source } = request;
   const folder = await openFolder(model, {
     ...source,
     randomWeights,
     signal,
     newHasher: () => new Sha256(),
+    quantizer: quantize && {
+      to: quantize,
+      version: quantizedVersion(),
+      run: (original, sink) => quantizeModel(original, quantize, sink).catch((error: unknown) => {
+        throw InCoderError.fromEngine(error) ?? error;
+      }),
+    },
     onDownload: (event) => emit({ phase: 'download', ...event }),
   });
   try {

@@ -439,7 +439,7 @@ export interface CachedFile {
 
 /** One model in the cache. */
 export interface CachedModel {
-  /** `name@revision`, or its base URL. */
+  /** `name@revision`, or its base URL; `#q8-v1` or `#q4-v1` follows where it is kept quantized, in version 1 of the format. */
   id: string;
   files: CachedFile[];
   bytes: number;

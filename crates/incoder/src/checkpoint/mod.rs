@@ -1,6 +1,7 @@
 //! A model folder → its tensors by name, read by rows so that host memory does not grow with the model.
 
 pub mod config;
+mod encode;
 pub(crate) mod fields;
 pub mod json;
 mod quantized;
@@ -8,6 +9,7 @@ mod safetensors;
 mod source;
 mod torch;
 
+pub use encode::{Encoder, Encoding, Entry, Tensor};
 pub use source::{BoxFuture, Folder, MemoryFolder, Source};
 
 use crate::checkpoint::config::Config;

@@ -1,142 +1,52 @@
-/** One file on its way into the cache, readable as far as it has come. */
+/** One file on its way from its server into the cache. */
 
-import { InCoderError } from '../errors.js';
 import { discard, type Http, Interrupted, validatorOf } from './http.js';
-import { changed, changedMeanwhile, checkHash, otherLength, otherRange, startOf } from './integrity.js';
-import { checkRange, type Hasher, type ModelFile } from './model.js';
+import { changed, changedMeanwhile, otherRange, startOf } from './integrity.js';
+import { KeptFile } from './kept.js';
+import type { Hasher } from './model.js';
 import type { FileRecord, ModelParts } from './parts.js';
 import type { Progress } from './progress.js';
-import { writeError } from './store.js';
 
-/** Someone who waits until the bytes before `end` are kept. */
-interface Waiting {
-  end: number;
-  resolve: () => void;
-  reject: (reason: unknown) => void;
-}
-
-/** Downloads a file part by part, and serves reads from the parts. */
-export class Download implements ModelFile {
-  readonly size: number;
-  /** Bytes received and hashed: those kept, and those in the buffer. */
-  #position = 0;
-  /** Bytes kept that may be read. */
-  #kept = 0;
-  #served = false;
-  #hasher: Hasher | null = null;
-  #buffer: Uint8Array<ArrayBuffer> | null = null;
-  #waiting: Waiting[] = [];
-
+/** Downloads a file, and goes on where an earlier download ended. */
+export class Download extends KeptFile {
   constructor(
-    private readonly file: FileRecord,
-    private readonly parts: ModelParts,
-    private readonly http: Http,
+    file: FileRecord,
+    parts: ModelParts,
+    http: Http,
     private readonly progress: Progress,
-    private readonly newHasher: () => Hasher,
+    newHasher: () => Hasher,
   ) {
-    this.size = file.size;
-    if (file.checked) this.#kept = this.#position = file.size;
-    http.signal.addEventListener('abort', () => {
-      for (const { reject } of this.#waiting) reject(http.signal.reason);
-      this.#waiting = [];
-    });
+    super(file, parts, http, newHasher);
   }
 
-  /** Resolves when the file is whole and checked; rejects with an InCoderError or the abort's reason. */
-  async run(): Promise<void> {
-    if (this.file.checked) return;
-    try {
-      await this.#takeKept();
-      await this.http.retrying(
-        this.file.name,
-        () => this.#pull(),
-        () => Math.floor(this.#position / this.parts.partSize),
-        () => ({ done: this.#position, total: this.size }),
-      );
-      await this.#finish();
-    } catch (error) {
-      // Nothing of a damaged file is of use.
-      if (error instanceof InCoderError && error.code === 'INTEGRITY') await this.parts.drop(this.file);
-      throw error;
-    } finally {
-      this.#free();
-    }
+  protected async bring(): Promise<void> {
+    await this.http.retrying(
+      this.file.name,
+      () => this.#pull(),
+      () => Math.floor(this.position / this.parts.partSize),
+      () => ({ done: this.position, total: this.size }),
+    );
   }
 
-  async read(offset: number, length: number): Promise<Uint8Array<ArrayBuffer>> {
-    checkRange(this.file.name, this.size, offset, length);
-    await this.#ready(offset + length);
-    this.#served = true;
-    const bytes = new Uint8Array(length);
-    for (let done = 0; done < length; ) {
-      const index = Math.floor((offset + done) / this.parts.partSize);
-      const from = offset + done - index * this.parts.partSize;
-      const to = Math.min(this.parts.length(this.file, index), from + length - done);
-      const piece = await this.#piece(index, from, to);
-      if (piece.length === length) return piece;
-      bytes.set(piece, done);
-      done += piece.length;
-    }
-    return bytes;
+  protected tell(received: number): void {
+    this.progress.set(this.file.name, this.position, received);
   }
 
-  async #piece(index: number, from: number, to: number): Promise<Uint8Array<ArrayBuffer>> {
-    const end = index * this.parts.partSize + to;
-    for (;;) {
-      await this.#ready(end);
-      const part = await this.parts.get(this.file, index);
-      const bytes = await part?.slice(from, to).arrayBuffer().catch(() => null);
-      this.http.signal.throwIfAborted();
-      if (bytes?.byteLength === to - from) return new Uint8Array(bytes);
-      // The download may have begun anew meanwhile: then the part comes once more.
-      if (this.#kept < end) continue;
-      // Others may be reading the file: it is mended by the next load, which has it for itself.
-      await this.parts.distrust([this.file]);
-      const { name } = this.file;
-      throw new InCoderError('INTEGRITY', `${name} is not whole in the cache any more: load again`, { file: name, part: index });
-    }
-  }
-
-  #ready(end: number): Promise<void> {
-    const { signal } = this.http;
-    if (signal.aborted) return Promise.reject(signal.reason);
-    if (end <= this.#kept) return Promise.resolve();
-    return new Promise((resolve, reject) => this.#waiting.push({ end, resolve, reject }));
-  }
-
-  #keep(end: number): void {
-    this.#kept = end;
-    const now = this.#waiting.filter((each) => each.end <= end);
-    this.#waiting = this.#waiting.filter((each) => each.end > end);
-    for (const { resolve } of now) resolve();
-  }
-
-  /** Takes up an earlier download: the parts that are whole go through the hasher. */
-  async #takeKept(): Promise<void> {
-    this.#hasher = this.newHasher();
-    for (let index = 0; index < this.parts.count(this.file); index += 1) {
-      const bytes = await (await this.parts.get(this.file, index))?.arrayBuffer().catch(() => null);
-      this.http.signal.throwIfAborted();
-      if (!bytes) return;
-      this.#hasher.update(new Uint8Array(bytes));
-      this.#position += bytes.byteLength;
-      // The end of a file is shown when all of it has been checked.
-      if (this.#position < this.size) this.#keep(this.#position);
-      this.progress.set(this.file.name, this.#position, 0);
-    }
+  protected unkept(kept: number): number {
+    return this.progress.unkept(this.file.name, kept);
   }
 
   /** One request for all that is missing; rejects with Interrupted where it ends early. */
   async #pull(): Promise<void> {
-    if (this.#position === this.size) return;
+    if (this.position === this.size) return;
     const { response, start } = await this.#answer();
-    let skipped = this.#position - start;
+    let skipped = this.position - start;
     for await (const chunk of this.http.body(response)) {
       const known = Math.min(skipped, chunk.length);
       skipped -= known;
-      if (known < chunk.length) await this.#take(chunk.subarray(known));
+      if (known < chunk.length) await this.take(chunk.subarray(known));
     }
-    const missing = this.size - this.#position;
+    const missing = this.size - this.position;
     if (missing > 0) throw new Interrupted(`the connection ended ${missing} bytes early`);
   }
 
@@ -145,7 +55,7 @@ export class Download implements ModelFile {
    * cannot go on from where the download was.
    */
   async #answer(): Promise<{ response: Response; start: number }> {
-    const from = this.#position;
+    const from = this.position;
     const { url, name } = this.file;
     const response = await this.http.request('GET', url, name, { from });
     try {
@@ -153,11 +63,11 @@ export class Download implements ModelFile {
       const beyond = start === null || start > from;
       if (beyond && from === 0) throw otherRange(this.file, from, start);
       const other = changed(this.file, response, this.file.validator);
-      if (other && this.#served) throw changedMeanwhile(this.file);
-      if (from > 0 && (other || beyond || response.status === 200)) await this.#restart();
+      if (other && this.served) throw changedMeanwhile(this.file);
+      if (from > 0 && (other || beyond || response.status === 200)) await this.restart();
       // Only now: parts of an old version must never lie beside the new one's validator.
       await this.#note(validatorOf(response));
-      if (start !== null && start <= this.#position) return { response, start };
+      if (start !== null && start <= this.position) return { response, start };
     } catch (error) {
       discard(response);
       throw error;
@@ -170,59 +80,5 @@ export class Download implements ModelFile {
     if (validator === null || validator === this.file.validator) return;
     this.file.validator = validator;
     await this.parts.save();
-  }
-
-  async #restart(): Promise<void> {
-    this.#free();
-    this.#hasher = this.newHasher();
-    this.#position = this.#kept = 0;
-    this.progress.set(this.file.name, 0, 0);
-    await this.parts.drop(this.file);
-  }
-
-  async #take(chunk: Uint8Array): Promise<void> {
-    if (this.#position + chunk.length > this.size) throw otherLength(this.file, null);
-    this.#hasher?.update(chunk);
-    const { partSize } = this.parts;
-    this.#buffer ??= new Uint8Array(Math.min(partSize, this.size));
-    for (let taken = 0; taken < chunk.length; ) {
-      const index = Math.floor(this.#position / partSize);
-      const end = Math.min(index * partSize + partSize, this.size);
-      const piece = chunk.subarray(taken, taken + end - this.#position);
-      this.#buffer.set(piece, this.#position - index * partSize);
-      this.#position += piece.length;
-      taken += piece.length;
-      if (this.#position < end || end === this.size) continue;
-      await this.#put(index, this.#buffer);
-      this.#keep(end);
-    }
-    this.progress.set(this.file.name, this.#position, chunk.length);
-  }
-
-  /** Checks the whole, keeps the last part and lets it be read. */
-  async #finish(): Promise<void> {
-    const { file, parts } = this;
-    const actual = this.#hasher?.digest() ?? '';
-    this.#hasher = null;
-    checkHash(file, actual);
-    if (this.#buffer) await this.#put(parts.count(file) - 1, this.#buffer);
-    this.#buffer = null;
-    file.sha256 = actual;
-    file.checked = true;
-    await parts.save();
-    this.#keep(this.size);
-  }
-
-  async #put(index: number, buffer: Uint8Array<ArrayBuffer>): Promise<void> {
-    const bytes = buffer.subarray(0, this.parts.length(this.file, index));
-    await this.parts.put(this.file, index, bytes).catch(async (error: unknown) => {
-      throw await writeError(error, this.progress.unkept(this.file.name, this.#kept));
-    });
-    this.http.signal.throwIfAborted();
-  }
-
-  #free(): void {
-    this.#hasher?.digest();
-    this.#hasher = null;
   }
 }

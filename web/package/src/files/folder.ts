@@ -10,6 +10,7 @@ import type { Release } from './locks.js';
 import type { FolderOptions, ModelFile, ModelFolder } from './model.js';
 import { ModelParts, PART_SIZE } from './parts.js';
 import { Progress, tellOfOthers } from './progress.js';
+import { quantized, quantizedId } from './quantized.js';
 import { RangeFile } from './ranges.js';
 import { askPersistence, checkRoom, openStores, type PartStore } from './store.js';
 
@@ -40,7 +41,7 @@ async function open(model: string, options: FolderOptions, stop: AbortController
   const source = baseUrl === undefined ? hubSource(model, revision, endpoint) : baseSource(baseUrl);
   const http = new Http(stop.signal, source.hub ? token : null, retryMs, options.silentMs);
   const store = cache ? (options.store ?? (await openStores())[0]) : undefined;
-  const { opened, ...rest } = store ? await cached(store, source, http, options, stop) : ranged(await source.list(http), http, options);
+  const { opened, ...rest } = store ? await kept(store, source, http, options, stop) : ranged(await source.list(http), http, options);
   return {
     id: source.id,
     files: [...opened].map(([name, { size }]) => ({ name, size })),
@@ -50,24 +51,53 @@ async function open(model: string, options: FolderOptions, stop: AbortController
   };
 }
 
-type Opened = Pick<ModelFolder, 'finished' | 'distrust' | 'close'> & { opened: Map<string, ModelFile> };
+/** The files of a model that can be read now. */
+export type Opened = Pick<ModelFolder, 'finished' | 'distrust' | 'close'> & { opened: Map<string, ModelFile> };
 
-/** The model as the cache has it, or on its way there; held until it is closed. */
-async function cached(store: PartStore, source: Source, http: Http, options: FolderOptions, stop: AbortController): Promise<Opened> {
+/** The model in the cache: quantized, where that is wanted and it is not quantized already, or as it is. */
+async function kept(store: PartStore, source: Source, http: Http, options: FolderOptions, stop: AbortController): Promise<Opened> {
+  const { quantizer, randomWeights = false } = options;
+  if (quantizer && !randomWeights) {
+    const id = quantizedId(source, quantizer);
+    const opened = await cached(store, id, http, options, stop, (known, release) =>
+      quantized(store, source, quantizer, known, release, http, options, stop),
+    );
+    if (opened) return opened;
+  }
+  return cached(store, source.id, http, options, stop, async (known, release) => {
+    const parts = await listedParts(store, source, http, known, options.partSize ?? PART_SIZE);
+    return download(parts, release, http, options, stop);
+  });
+}
+
+/**
+ * The model as the cache has it, or as `bring` brings what is missing; held until it is closed. What `bring` makes of a model that
+ * is not to be kept is returned as it is.
+ */
+async function cached<T extends Opened | null>(
+  store: PartStore,
+  id: string,
+  http: Http,
+  options: FolderOptions,
+  stop: AbortController,
+  bring: (known: ModelParts | null, release: Release) => Promise<T>,
+): Promise<T | Opened> {
   const look = async () => {
-    const known = await ModelParts.open(store, source.id);
+    const known = await ModelParts.open(store, id);
     return { known, whole: known !== null && (await known.whole()) };
   };
   for (;;) {
     const mode = (await look()).whole ? 'shared' : 'exclusive';
-    const stopTelling = tellOfOthers(options.onDownload, () => ModelParts.open(store, source.id));
-    const release = await ModelParts.hold(store, source.id, mode, http.signal).finally(stopTelling);
+    const stopTelling = tellOfOthers(options.onDownload, () => ModelParts.open(store, id));
+    const release = await ModelParts.hold(store, id, mode, http.signal).finally(stopTelling);
     try {
       const { known, whole } = await look();
       if (known && whole && mode === 'shared') return await download(known, release, http, options, stop);
       if (!whole && mode === 'exclusive') {
-        const parts = await listedParts(store, source, http, known, options.partSize ?? PART_SIZE);
-        return await download(parts, release, http, options, stop);
+        http.known = known !== null;
+        const opened = await bring(known, release);
+        if (!opened) release();
+        return opened;
       }
     } catch (error) {
       release();
@@ -80,7 +110,6 @@ async function cached(store: PartStore, source: Source, http: Http, options: Fol
 
 /** What the server has, with what the cache holds of it. */
 async function listedParts(store: PartStore, source: Source, http: Http, known: ModelParts | null, partSize: number): Promise<ModelParts> {
-  http.known = known !== null;
   const listed = await source.list(http).catch((error: unknown) => {
     if (known && error instanceof Unreachable) return known.files;
     throw error;

@@ -53,6 +53,24 @@ export interface DownloadEvent {
   etaMs?: number;
 }
 
+/** Takes a quantized model as it is made. */
+export interface QuantizedSink {
+  /** The text of config.json and the bytes of model.safetensors; how many of these are kept already. */
+  begin(config: string, size: number): Promise<number>;
+  /** Bytes of model.safetensors from `offset` on, one piece after the other. */
+  put(offset: number, bytes: Uint8Array): Promise<void>;
+}
+
+/** What the engine quantizes models with. */
+export interface Quantizer {
+  /** What weights become. */
+  to: 'q8' | 'q4';
+  /** That of the format. */
+  version: number;
+  /** Reads the files of `folder` from front to back, one range at a time. */
+  run(folder: { open(name: string): Promise<ModelFile | null> }, sink: QuantizedSink): Promise<void>;
+}
+
 /** Where a model's files come from and where they are kept. */
 export interface FolderOptions {
   /** Branch, tag or commit on the hub; `main`. */
@@ -69,6 +87,8 @@ export interface FolderOptions {
   cache?: boolean | undefined;
   signal?: AbortSignal | undefined;
   newHasher: () => Hasher;
+  /** Keep the weights quantized, and not as they come; what is not kept comes as it is. */
+  quantizer?: Quantizer | undefined;
   onDownload?: ((event: DownloadEvent) => void) | undefined;
   /** The hub; `https://huggingface.co`. */
   endpoint?: string | undefined;
