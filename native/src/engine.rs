@@ -62,7 +62,7 @@ pub fn prepare<'a>(model: &cli::Model, device: &'a cli::Device, global: &Global)
 impl Prepared<'_> {
     /// Tokens that the context will hold.
     pub fn capacity(&self) -> usize {
-        self.device.context().unwrap_or(self.config.max_position_embeddings)
+        self.device.context().unwrap_or(self.config.default_context())
     }
 
     /// Loads the weights onto the device.
@@ -103,7 +103,7 @@ fn about_cache(failure: Failure, name: Option<&OsStr>) -> Failure {
 
 /// Where a device cannot hold the context that was asked for, a shorter one may fit.
 fn about_context(error: incoder::Error, config: &Config, options: &LoadOptions, on: &Device) -> Failure {
-    let asked = options.context.unwrap_or(config.max_position_embeddings);
+    let asked = options.context.unwrap_or(config.default_context());
     let fits = match (&error, on) {
         (Error::Limit { need, have, .. }, Device::Gpu(gpu)) => {
             // What has a limit grows with the context, or it does not and then this finds none.

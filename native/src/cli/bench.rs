@@ -69,6 +69,12 @@ pub enum Shape {
     /// InCoder-6B: 13.3 GB of weights
     #[value(name = "6B", alias = "6b")]
     SixB,
+    /// Qwen2.5-Coder 0.5B: 1.0 GB of weights
+    #[value(name = "0.5B", alias = "0.5b")]
+    HalfB,
+    /// Qwen2.5-Coder 1.5B: 3.1 GB of weights
+    #[value(name = "1.5B", alias = "1.5b")]
+    OneAndAHalfB,
     /// 29.4 million parameters: 59 MB of weights
     Small,
 }

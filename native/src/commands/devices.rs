@@ -154,7 +154,7 @@ fn fit(
 ) -> Result<Fit> {
     let config = Config::from_json(model.config)?.quantized(quantization)?;
     let limits = MemoryLimits::from(adapter);
-    let plan = MemoryPlan::new(&config, config.max_position_embeddings, Kv::F16, &limits);
+    let plan = MemoryPlan::new(&config, config.default_context(), Kv::F16, &limits);
     let memory_bytes = shared_memory(adapter, memory);
     Ok(Fit {
         model: model.name,

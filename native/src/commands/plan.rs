@@ -62,7 +62,7 @@ struct Blocker {
 pub fn run(args: &cli::Plan, global: &Global) -> Result<()> {
     let (model, config) = config(args, global)?;
     let config = config.quantized(args.quantize.map(Quantization::from))?;
-    let context_tokens = args.ctx_size.filter(|&size| size > 0).unwrap_or(config.max_position_embeddings);
+    let context_tokens = args.ctx_size.filter(|&size| size > 0).unwrap_or(config.default_context());
     let prompt_tokens = context_tokens.saturating_sub(args.candidates.saturating_mul(args.max_tokens));
     let adapters = pollster::block_on(Gpu::list());
     let machine = machine_memory();

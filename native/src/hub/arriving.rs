@@ -66,7 +66,7 @@ pub fn quantize(
     let weights = names.iter().filter(|name| !name.ends_with(".json"));
     let sizes = weights.map(|name| Ok(listing.file(name)?.size)).collect::<Result<Vec<u64>>>()?;
     let total = sizes.iter().fold(0, |sum: u64, size| sum.saturating_add(*size));
-    licence_note(name, global);
+    licence_note(name, &listing, global);
     let progress = Progress::new(name.id(), total, global);
     let remote = Remote::new(http, &listing, small.take(), progress);
     let folder: &dyn Folder = &remote;

@@ -26,6 +26,8 @@ pub struct Listing {
     model: ModelName,
     endpoint: String,
     files: BTreeMap<String, Value>,
+    /// What the model's card says, such as `apache-2.0`.
+    pub licence: Option<String>,
 }
 
 /// Asks the hub. Fails with MODEL where there is no such model, with RUNTIME where the hub cannot be asked.
@@ -56,7 +58,22 @@ pub fn ask(http: &Http, endpoint: &str, model: &ModelName, quick: bool) -> Resul
     let siblings = answer["siblings"].as_array().ok_or_else(other)?;
     let named = |entry: &Value| Some((entry["rfilename"].as_str()?.to_owned(), entry.clone()));
     let files = siblings.iter().filter_map(named).collect();
-    Ok(Listing { commit: commit.to_owned(), model: model.clone(), endpoint: endpoint.to_owned(), files })
+    let licence = licence(&answer);
+    Ok(Listing { commit: commit.to_owned(), model: model.clone(), endpoint: endpoint.to_owned(), files, licence })
+}
+
+/// The licence in a model's card; where it is one of its own, by the name that the card gives it. Printed, so shown escaped and short.
+fn licence(answer: &Value) -> Option<String> {
+    const MOST: usize = 60;
+    let card = &answer["cardData"];
+    let tag = |tag: &Value| tag.as_str()?.strip_prefix("license:").map(str::to_owned);
+    let of_tags = || answer["tags"].as_array()?.iter().find_map(tag);
+    let named = |field: &str| card[field].as_str().map(str::to_owned);
+    let licence = match named("license") {
+        Some(other) if other == "other" => named("license_name").or(Some(other)),
+        licence => licence.or_else(of_tags),
+    }?;
+    Some(licence.chars().filter(|c| !c.is_control()).take(MOST).collect())
 }
 
 impl Listing {
@@ -108,5 +125,25 @@ impl Place for Choice<'_> {
 impl Listing {
     fn missing(&self, name: &str) -> Failure {
         Failure::model(format!("{} has no {name} at {}: not a model for this program", self.model, self.endpoint))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_licence_is_what_the_card_says() {
+        for (answer, expected) in [
+            (r#"{"cardData":{"license":"apache-2.0"},"tags":["license:mit"]}"#, Some("apache-2.0")),
+            (r#"{"cardData":{"license":"other","license_name":"qwen-research"}}"#, Some("qwen-research")),
+            (r#"{"cardData":{"license":"other"}}"#, Some("other")),
+            (r#"{"tags":["code","license:mit"]}"#, Some("mit")),
+            (r#"{"cardData":{"license":"a\u001b[31mb"}}"#, Some("a[31mb")),
+            (r#"{"cardData":{"license":["mit"]},"tags":[]}"#, None),
+            ("{}", None),
+        ] {
+            assert_eq!(licence(&serde_json::from_str(answer).unwrap()).as_deref(), expected, "{answer}");
+        }
     }
 }

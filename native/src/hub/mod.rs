@@ -146,7 +146,7 @@ fn pull(
     check_disk(&settings.cache, name, missing)?;
     if !wanted.is_empty() {
         if missing > 0 {
-            licence_note(name, global);
+            licence_note(name, listing, global);
         }
         tracing::info!("{name}: {} files, {missing} of {total} bytes to download", wanted.len());
         let downloads = Downloads::new(http, repo, commit, total, global);
@@ -169,10 +169,12 @@ fn pull(
     Ok(Resolved { commit: commit.to_owned(), folder: repo.snapshot(commit), downloaded: missing })
 }
 
-/// What a download of Meta's weights says.
-fn licence_note(name: &ModelName, global: &Global) {
+/// The licence of what is downloaded: Meta's, or what the model's card says.
+fn licence_note(name: &ModelName, listing: &Listing, global: &Global) {
     if name.is_metas() {
         terminal::note(global.quiet, "Meta's InCoder weights are licensed CC-BY-NC 4.0: no commercial use");
+    } else if let Some(licence) = &listing.licence {
+        terminal::note(global.quiet, &format!("{name} is licensed {licence}, says its model card"));
     }
 }
 

@@ -62,7 +62,7 @@ pub fn memory_plan(
 ) -> Result<String, JsValue> {
     let quantize = Quantization::named(quantize);
     let config = Config::from_json(config).and_then(|config| config.quantized(quantize)).map_err(failure::thrown)?;
-    let context = if context == 0 { config.max_position_embeddings } else { context as usize };
+    let context = if context == 0 { config.default_context() } else { context as usize };
     let limits = MemoryLimits { binding_bytes: binding_bytes as u64, buffer_bytes: buffer_bytes as u64, software };
     let plan = MemoryPlan::new(&config, context, Kv::F16, &limits);
     let need = plan.unsplit.iter().map(|buffer| buffer.1).max().unwrap_or_default();

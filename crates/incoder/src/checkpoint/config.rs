@@ -11,6 +11,8 @@ use std::sync::Arc;
 
 /// Two values of a head a thread, and 256 threads are what every adapter allows in a workgroup.
 const MAX_HEAD_DIM: usize = 512;
+/// See [`Config::default_context`].
+const DEFAULT_CONTEXT_TOKENS: usize = 4096;
 /// config.json has twenty lines, and some carry lists of labels; anything near this is not one.
 const MAX_CONFIG_BYTES: u64 = 32 << 20;
 
@@ -60,6 +62,12 @@ impl Config {
     /// Width of the keys of all heads, and of the values.
     pub fn kv_width(&self) -> usize {
         self.kv_heads * self.head_dim
+    }
+
+    /// Tokens of context unless somebody asks for another number: as many as the model was trained on, at most 4,096. The KV cache is
+    /// allocated whole, and that of 32,768 tokens is larger than many a model.
+    pub fn default_context(&self) -> usize {
+        self.max_position_embeddings.min(DEFAULT_CONTEXT_TOKENS)
     }
 
     /// The architecture's name in config.json, such as `xglm`.

@@ -24,7 +24,7 @@ pub enum Device {
 /// How a model is loaded.
 #[derive(Debug, Clone, Default)]
 pub struct LoadOptions {
-    /// Tokens the KV cache holds; `None`: the model's own `max_position_embeddings`.
+    /// Tokens the KV cache holds; `None`: [`Config::default_context`].
     pub context: Option<usize>,
     /// How keys and values are stored.
     pub kv: Kv,
@@ -121,7 +121,7 @@ impl Session {
         options: &LoadOptions,
         on_progress: &mut dyn FnMut(Progress),
     ) -> Result<Self> {
-        let capacity = options.context.unwrap_or(config.max_position_embeddings);
+        let capacity = options.context.unwrap_or(config.default_context());
         if capacity == 0 {
             return Err(Error::argument("a context of 0 tokens holds nothing: ask for at least 1"));
         }
