@@ -11,7 +11,7 @@ use crate::hub::settings::Settings;
 use crate::hub::{self, Needs};
 use crate::terminal::note;
 use incoder::checkpoint::{BoxFuture, MemoryFolder};
-use incoder::{Config, Error, Folder, Quantization, Source};
+use incoder::{Config, Error, Folder, GgufFolder, Quantization, Source};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
@@ -24,6 +24,7 @@ pub fn open(name: Option<&OsStr>, needs: Needs, global: &Global) -> Result<Box<d
         return Ok(Box::new(demo()));
     };
     match hub::name::classify(name).map_err(Failure::model)? {
+        Named::Path(path) if is_gguf(&path) => Ok(Box::new(gguf(&path)?)),
         Named::Path(path) => Ok(Box::new(Directory { path: folder(&path)? })),
         Named::Hub(name) => Ok(Box::new(Directory { path: hub::resolve(&name, needs, false, global)?.folder })),
     }
@@ -78,12 +79,22 @@ pub fn quantized(
     Ok(hub::Resolved { commit, folder: kept, downloaded: downloaded + came })
 }
 
+fn is_gguf(path: &Path) -> bool {
+    path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gguf")) && !path.is_dir()
+}
+
+/// The model in a GGUF file.
+fn gguf(path: &Path) -> Result<GgufFolder> {
+    let problem = |what: &str| Failure::model(format!("{}: {what}", path.display()));
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let folder = Directory { path: path.with_file_name("") };
+    let file = pollster::block_on(Folder::open(&folder, &name))?.ok_or_else(|| problem("no such file"))?;
+    Ok(pollster::block_on(GgufFolder::open(file))?)
+}
+
 /// The folder that a path means: itself, or the one that the file is in.
 fn folder(path: &Path) -> Result<PathBuf> {
     let problem = |what: &str| Err(Failure::model(format!("{}: {what}", path.display())));
-    if path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gguf")) {
-        return problem("GGUF files are not read: name a folder with config.json, tokenizer.json and safetensors");
-    }
     let (folder, lacks) = match std::fs::metadata(path) {
         Err(e) if e.kind() == ErrorKind::NotFound => return problem("no such model folder"),
         Err(e) => return problem(&e.to_string()),

@@ -6,6 +6,7 @@ mod checkpoint;
 mod ecosystem;
 mod full_width;
 mod generate;
+mod gguf;
 mod healing;
 mod infill;
 mod lookup;

@@ -340,7 +340,7 @@ const WRONG = {
   'no weights': [{ ...TINY, 'model.safetensors': undefined }, 'NOT_FOUND', /model\.safetensors/],
   'the page of a single-page app everywhere': [{ 'config.json': page404, 'tokenizer.json': page404 }, 'NOT_FOUND', /web page/],
   'a config that is no JSON': [{ ...TINY, 'config.json': garbage }, 'BAD_CHECKPOINT', /config\.json/],
-  'the config of another architecture': [{ ...TINY, 'config.json': Buffer.from('{"model_type": "llama"}') }, 'UNSUPPORTED_MODEL', /llama/],
+  'the config of another architecture': [{ ...TINY, 'config.json': Buffer.from('{"model_type": "gpt2"}') }, 'UNSUPPORTED_MODEL', /gpt2/],
   'a tokenizer that is no JSON': [{ ...TINY, 'tokenizer.json': garbage }, 'BAD_CHECKPOINT', /tokenizer/],
   'a server that fails': [{ ...TINY, 'config.json': (_, response) => response.writeHead(500).end() }, 'NETWORK', /500/],
 };

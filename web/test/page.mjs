@@ -15,6 +15,7 @@ export const FOLDERS = {
   '/tiny-a/': `${ORACLE}tiny-a`,
   '/tiny-a/model.safetensors': `${ORACLE}tiny-a/model.fp16.safetensors`,
   '/tiny-a/tokenizer.json': `${ORACLE}tok-512/tokenizer.json`,
+  '/gguf/': `${ORACLE}gguf`,
   '/small-b/': `${ORACLE}small-b`,
   '/small-b/model.safetensors': `${ORACLE}small-b/model.fp16.safetensors`,
   '/small-b/tokenizer.json': `${ORACLE}tok-2k/tokenizer.json`,

@@ -46,7 +46,7 @@ pub mod text;
 
 pub use cancel::Cancel;
 pub use checkpoint::config::{self, Config};
-pub use checkpoint::{Folder, MemoryFolder, Source, json};
+pub use checkpoint::{Folder, GgufFolder, MemoryFolder, Source, json};
 pub use decode::event::{Candidate, Event, FinishReason, Timings};
 pub use decode::generate::{GenerateOptions, Generation, Prompt, generate};
 pub use decode::infill::{HoleEnd, Infill, InfillOptions, Infilling, LOOK_BACK_LINES, infill};

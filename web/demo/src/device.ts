@@ -8,6 +8,8 @@ const MODELS: [FitQuery & string, string][] = [
   ['demo', 'Demo model'],
   ['facebook/incoder-1B', 'InCoder-1B'],
   ['facebook/incoder-6B', 'InCoder-6B'],
+  ['Qwen/Qwen2.5-Coder-0.5B', 'Qwen2.5-Coder-0.5B'],
+  ['Qwen/Qwen2.5-Coder-1.5B', 'Qwen2.5-Coder-1.5B'],
 ];
 
 export async function showDevice(probe: Probe): Promise<void> {

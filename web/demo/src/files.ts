@@ -2,12 +2,14 @@
 
 /** A folder brings its readme and more along; only what a model consists of is handed on. */
 export function isModelFile(file: File): boolean {
-  return /\.(json|safetensors|bin)$/.test(file.name);
+  return /\.(json|safetensors|bin|gguf)$/i.test(file.name);
 }
 
 /** What keeps `files` from being a model, or ''. */
 export function missing(files: File[]): string {
   if (files.length === 0) return 'Choose the model’s files first.';
+  // One file that has everything.
+  if (files.some((file) => /\.gguf$/i.test(file.name))) return '';
   const has = (pattern: RegExp): boolean => files.some((file) => pattern.test(file.name));
   const lacks = ['config.json', 'tokenizer.json'].filter((name) => !files.some((file) => file.name === name));
   if (!has(/\.(safetensors|bin)$/)) lacks.push('weights (.safetensors or .bin)');

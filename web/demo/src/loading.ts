@@ -5,11 +5,11 @@ import type { CachedModel, FitQuery, LoadOptions, Probe } from 'incoder';
 import { fitText, proposedWeights } from './device.js';
 import { byId, bytes, fact, make, number } from './dom.js';
 import { droppedFiles, isModelFile, missing } from './files.js';
-import { DEMO_ADVICE, HUB_NOTE, LICENCE, isAbort, ofError, ofProbe, show } from './messages.js';
+import { DEMO_ADVICE, HUB_NOTE, LICENCE, QWEN_NOTE, isAbort, ofError, ofProbe, show } from './messages.js';
 import type { Message } from './messages.js';
 import { LoadMeter } from './progress.js';
 
-type SourceId = 'demo' | '1b' | '6b' | 'disk';
+type SourceId = 'demo' | '1b' | '6b' | 'qwen-small' | 'qwen-large' | 'disk';
 
 interface Source {
   title: string;
@@ -18,7 +18,7 @@ interface Source {
   licence: string;
   size: string;
   /** The name on the hub. */
-  hub?: 'facebook/incoder-1B' | 'facebook/incoder-6B';
+  hub?: Exclude<FitQuery & string, 'demo'>;
 }
 
 const SOURCES: Record<SourceId, Source> = {
@@ -45,9 +45,25 @@ const SOURCES: Record<SourceId, Source> = {
     size: 'about 13 GB in half precision',
     hub: 'facebook/incoder-6B',
   },
+  'qwen-small': {
+    title: 'Qwen2.5-Coder-0.5B',
+    about: 'Alibaba’s smallest code model, from the Hugging Face hub. It fills one hole at a time.',
+    caution: QWEN_NOTE,
+    licence: 'Apache-2.0',
+    size: 'about 1.0 GB in half precision',
+    hub: 'Qwen/Qwen2.5-Coder-0.5B',
+  },
+  'qwen-large': {
+    title: 'Qwen2.5-Coder-1.5B',
+    about: 'A larger one of the same family, from the Hugging Face hub. It fills one hole at a time.',
+    caution: QWEN_NOTE,
+    licence: 'Apache-2.0',
+    size: 'about 3.1 GB in half precision',
+    hub: 'Qwen/Qwen2.5-Coder-1.5B',
+  },
   disk: {
     title: 'model from disk',
-    about: 'config.json, tokenizer.json and the weights, as safetensors or .bin. Nothing is uploaded or copied.',
+    about: 'config.json, tokenizer.json and the weights, as safetensors or .bin; or one GGUF file. Nothing is uploaded or copied.',
     caution: '',
     licence: `the files’ own. Meta’s weights: ${LICENCE}`,
     size: 'nothing chosen',
@@ -225,7 +241,7 @@ export class ModelPanel {
     const cached = this.cached();
     const kept = cached && !cached.complete && cached.bytes > 0;
     const lacking = this.source === 'disk' ? missing(this.files) : '';
-    this.load.textContent = kept ? 'Continue loading' : `Load the ${source.title}`.replace('the In', 'In');
+    this.load.textContent = kept ? 'Continue loading' : `Load the ${source.title}`.replace(/the (?=In|Qwen)/, '');
     this.load.disabled = lacking !== '' || this.hindrance !== null;
     byId('disk-missing', HTMLElement).textContent = this.files.length > 0 ? lacking : '';
 
@@ -312,7 +328,7 @@ export class ModelPanel {
       if (token) options.token = token;
     }
     await this.bring({
-      status: `Loading the ${source.title} …`.replace('the In', 'In'),
+      status: `Loading the ${source.title} …`.replace(/the (?=In|Qwen)/, ''),
       cancelled: 'Loading was cancelled. What was downloaded is kept: loading again continues.',
       load: async (more) => {
         for (const model of this.kept.filter((each) => this.outdated(each))) await InCoder.cache.delete(model.id);

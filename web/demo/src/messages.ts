@@ -19,6 +19,10 @@ export const HUB_NOTE =
   'The hub publishes this checkpoint as torch .bin files in single precision: twice its size is downloaded, and kept in ' +
   'this browser. A folder that `incoder convert` made loads faster, with “From disk”.';
 
+export const QWEN_NOTE =
+  'This project has compared the engine with the published code on small models of this architecture, and has not run these weights ' +
+  'themselves.';
+
 /** The demo model comes with the page: there is no name to check and no file to convert. */
 export const DEMO_ADVICE = 'This page’s own copy of the demo model is not as it should be: whoever runs the page has to mend it.';
 

@@ -4,8 +4,8 @@ use crate::failure::thrown;
 use crate::folder::{JsFolder, WebFolder};
 use crate::options::{self, Load, Make, Special};
 use incoder::{
-    Cancel, Config, Device, Error, Event, Folder, Gpu, GpuOptions, LineEnds, LoadOptions, MemoryPlan, Progress, Prompt,
-    Session, Tokenizer, Tuning,
+    Cancel, Config, Device, Error, Event, Folder, GgufFolder, Gpu, GpuOptions, LineEnds, LoadOptions, MemoryPlan,
+    Progress, Prompt, Session, Tokenizer, Tuning,
 };
 use js_sys::Function;
 use serde_json::json;
@@ -104,7 +104,12 @@ impl Engine {
         };
         let mut warning = None;
         let loaded = async {
-            let files: &dyn Folder = &folder;
+            // One file that has everything.
+            let gguf = match Folder::open(&folder, "model.gguf").await? {
+                Some(file) => Some(GgufFolder::open(file).await?),
+                None => None,
+            };
+            let files: &dyn Folder = gguf.as_ref().map_or(&folder, |gguf| gguf);
             let config = Config::from_json(&files.text("config.json", MAX_CONFIG_BYTES).await?)?;
             if !load.software {
                 // In front of the weights, most of which are yet to be downloaded.

@@ -9,11 +9,27 @@ import { wasm } from './wasm.js';
 const shape = (num_layers: number, d_model: number, attention_heads: number, ffn_dim: number, vocab_size: number) =>
   JSON.stringify({ model_type: 'xglm', num_layers, d_model, attention_heads, ffn_dim, vocab_size });
 
+/** A model of Qwen2.5-Coder; all of them have the same vocabulary, and two heads of keys and values. */
+const qwen = (num_hidden_layers: number, hidden_size: number, num_attention_heads: number, intermediate_size: number) =>
+  JSON.stringify({
+    model_type: 'qwen2',
+    num_hidden_layers,
+    hidden_size,
+    num_attention_heads,
+    num_key_value_heads: 2,
+    intermediate_size,
+    vocab_size: 151936,
+    max_position_embeddings: 32768,
+    tie_word_embeddings: true,
+  });
+
 /** The shapes of the models that are known by name. */
 export const SHAPES = {
   demo: shape(8, 320, 10, 1280, 8192),
   'facebook/incoder-1B': shape(24, 2048, 32, 8192, 50518),
   'facebook/incoder-6B': shape(32, 4096, 32, 16384, 50518),
+  'Qwen/Qwen2.5-Coder-0.5B': qwen(24, 896, 14, 4864),
+  'Qwen/Qwen2.5-Coder-1.5B': qwen(28, 1536, 12, 8960),
 } as const;
 
 /** Looks for WebGPU and an adapter. */

@@ -387,7 +387,13 @@ export type Probe =
 export type FitFunction = (model: FitQuery, options?: FitOptions) => Promise<Fit>;
 
 /** A published model by name, or a config.json. */
-export type FitQuery = 'demo' | 'facebook/incoder-1B' | 'facebook/incoder-6B' | { config: string };
+export type FitQuery =
+  | 'demo'
+  | 'facebook/incoder-1B'
+  | 'facebook/incoder-6B'
+  | 'Qwen/Qwen2.5-Coder-0.5B'
+  | 'Qwen/Qwen2.5-Coder-1.5B'
+  | { config: string };
 
 /** How the model is to be used. */
 export interface FitOptions {

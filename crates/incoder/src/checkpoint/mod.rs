@@ -3,6 +3,7 @@
 pub mod config;
 mod encode;
 pub(crate) mod fields;
+mod gguf;
 pub mod json;
 mod quantized;
 mod safetensors;
@@ -10,6 +11,7 @@ mod source;
 mod torch;
 
 pub use encode::{Encoder, Encoding, Entry, Tensor};
+pub use gguf::GgufFolder;
 pub use source::{BoxFuture, Folder, MemoryFolder, Source};
 
 use crate::checkpoint::config::Config;

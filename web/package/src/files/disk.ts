@@ -14,8 +14,9 @@ export async function diskFolder(
   cancel: () => void,
 ): Promise<ModelFolder> {
   const byName = byBaseName(picked);
+  const gguf = byName.has('config.json') ? undefined : [...byName.values()].find((file) => /\.gguf$/i.test(file.name));
   const choose = randomWeights ? withoutWeights : chooseFiles;
-  const files = await choose<{ name: string; file: File }>({
+  const files = gguf ? [{ name: 'model.gguf', file: gguf }] : await choose<{ name: string; file: File }>({
     async find(name) {
       const file = byName.get(name);
       return file ? { name, file } : null;
