@@ -112,14 +112,15 @@ function bytesOf({ num_layers: layers, d_model: d, ffn_dim: f, vocab_size: vocab
 
 test('the probe says what fits before anything is downloaded', async () => {
   const asked = weights();
-  const { probe, fits, config, wrong } = await inPage(async () => {
+  const { probe, fits, qwen, config, wrong } = await inPage(async () => {
     const { fits, ...probe } = await InCoder.probe();
     const config = JSON.stringify({ model_type: 'xglm', num_layers: 1, d_model: 64, attention_heads: 4, ffn_dim: 256, vocab_size: 512 });
     return {
       probe,
       fits: { demo: await fits('demo'), 'facebook/incoder-1B': await fits('facebook/incoder-1B'), 'facebook/incoder-6B': await fits('facebook/incoder-6B') },
+      qwen: await fits('Qwen/Qwen2.5-Coder-0.5B', { quantize: 'q4' }),
       config: await fits({ config }, { contextLength: 100, candidates: 3, maxTokens: 10 }),
-      wrong: await Promise.all([fits({ config: '{' }), fits({ config: '{"model_type": "llama"}' }), fits('facebook/nothing'), fits('demo', { candidates: 0 })].map(outcome)),
+      wrong: await Promise.all([fits({ config: '{' }), fits({ config: '{"model_type": "gpt2"}' }), fits('facebook/nothing'), fits('demo', { candidates: 0 })].map(outcome)),
     };
   });
   const { limits, ...rest } = probe;
@@ -133,6 +134,9 @@ test('the probe says what fits before anything is downloaded', async () => {
     assert.equal(gpuBytes, weightBytes + kvCacheBytes + scratchBytes);
   }
   assert.ok(fits['facebook/incoder-6B'].gpuBytes <= 15e9);
+  // 24 layers, two heads of 64 values for keys and as many for values, fp16, 4,096 tokens.
+  assert.deepEqual([qwen.fits, qwen.kvCacheBytes, qwen.promptTokens], [true, 24 * 2 * 128 * 2 * 4096, 4096 - 128]);
+  assert.ok(qwen.gpuBytes < 0.5e9);
   const tiny = { num_layers: 1, d_model: 64, ffn_dim: 256, vocab_size: 512 };
   assert.deepEqual([config.kvCacheBytes, config.largestContext, config.promptTokens], [bytesOf(tiny, 100)[1], 100, 70]);
   assert.deepEqual(wrong.map(({ code }) => code), ['BAD_CHECKPOINT', 'UNSUPPORTED_MODEL', 'INVALID_ARGUMENT', 'INVALID_ARGUMENT']);

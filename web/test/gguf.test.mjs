@@ -24,7 +24,7 @@ test('a GGUF file is a whole model, and what is none says so', async () => {
     const model = await InCoder.load('mine', { files: [new File([bytes], 'every-type.gguf')], contextLength: 32 });
     const options = { maxTokens: 24, temperature: 0, ignoreEos: true, heal: false, lookup: false };
     const { ids } = await model.generate(text, options);
-    const infill = await outcome(model.infill('a<infill>b'));
+    const infill = await outcome(model.infill({ prefix: 'a', suffix: 'b' }));
     await model.dispose();
     const cut = await outcome(InCoder.load('mine', { files: [new File([bytes.slice(0, 5000)], 'cut.gguf')] }));
     return { ids, infill, cut };
