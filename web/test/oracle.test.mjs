@@ -41,15 +41,15 @@ const combinations = (choices) =>
 const CONSTANTS = {
   embed: [{ SCALE: Math.sqrt(2048) }],
   layer_norm: combinations({ THREADS: [128], WIDTH: [512], LAST: [0, 1] }),
-  project: combinations({ COLUMNS: [1, 2, 4, 8], D_MODEL: [2048], HEAD_DIM: [64], CAPACITY: [2048], HEAD_WORDS: [8], KV_F16: [1] })
+  project: combinations({ COLUMNS: [1, 2, 4, 8], Q_WIDTH: [2048], KV_WIDTH: [2048], HEAD_DIM: [64], CAPACITY: [2048], HEAD_WORDS: [8], KV_F16: [1] })
     // Wide tiles have fewer slices.
     .map((one) => ({ ...one, SLICES: Math.min(32, 64 / one.COLUMNS) }))
     // Of the shapes that measuring may choose, the one with most threads and most workgroup memory.
-    .concat({ COLUMNS: 2, SLICES: 4, BLOCKS: 8, D_MODEL: 2048, HEAD_DIM: 64, CAPACITY: 2048, HEAD_WORDS: 8, KV_F16: 1 })
+    .concat({ COLUMNS: 2, SLICES: 4, BLOCKS: 8, Q_WIDTH: 2048, KV_WIDTH: 2048, HEAD_DIM: 64, CAPACITY: 2048, HEAD_WORDS: 8, KV_F16: 1 })
     // A part of a block.
-    .concat({ COLUMNS: 1, SLICES: 128, LANES: 2, D_MODEL: 2048, HEAD_DIM: 64, CAPACITY: 2048, HEAD_WORDS: 8, KV_F16: 1 }),
+    .concat({ COLUMNS: 1, SLICES: 128, LANES: 2, Q_WIDTH: 2048, KV_WIDTH: 2048, HEAD_DIM: 64, CAPACITY: 2048, HEAD_WORDS: 8, KV_F16: 1 }),
   linear_tiled: [[4, 16], [8, 8]].map(([COLUMNS, TOKEN_THREADS]) => (
-    { COLUMNS, TOKEN_THREADS, D_MODEL: 2048, HEAD_DIM: 64, CAPACITY: 2048, HEAD_WORDS: 8, KV_F16: 1 }
+    { COLUMNS, TOKEN_THREADS, Q_WIDTH: 2048, KV_WIDTH: 2048, HEAD_DIM: 64, CAPACITY: 2048, HEAD_WORDS: 8, KV_F16: 1 }
   )),
   attention_scores: combinations({ THREADS: [64], HEADS: [32], HEAD_DIM: [64], CAPACITY: [2048], HEAD_WORDS: [8], KV_F16: [0, 1] }),
   attention_values: combinations({ OCTETS: [8], SLICES: [16], HEADS: [32], CAPACITY: [2048], HEAD_WORDS: [8], KV_F16: [0, 1] }),
@@ -67,15 +67,16 @@ const INPUTS = ['inputs_read_alone', 'inputs_read_together'];
 /** What a matrix consists of: one of them goes before. Only these kernels read a matrix, and so have a second and a third form. */
 const QUANTIZED = ['weights_in_q8', 'weights_in_q4'];
 const READ_MATRICES = ['embed', 'linear', 'linear_tiled'];
-/** What goes before the kernels that multiply, and only before these. */
+/** What goes before the kernels that multiply, and only before these: one of the first two, and the third. */
+const ROTATIONS = ['not_rotary', 'rotary'];
 const OUTPUTS = 'linear_outputs';
 const KERNELS = readdirSync(join(ROOT, 'shaders'))
   .map((name) => name.replace('.wgsl', ''))
-  .filter((name) => ![...ARRAYS, ...INPUTS, ...QUANTIZED, 'weights_in_fp16', 'step', 'octets', OUTPUTS].includes(name));
+  .filter((name) => ![...ARRAYS, ...INPUTS, ...QUANTIZED, 'weights_in_fp16', 'step', 'octets', ...ROTATIONS, OUTPUTS].includes(name));
 
 /** A kernel behind what goes before it. */
-function shader(kernel, shared) {
-  const before = kernel.startsWith('linear') ? [...shared, OUTPUTS] : shared;
+function shader(kernel, shared, rotation = 'not_rotary') {
+  const before = kernel.startsWith('linear') ? [...shared, rotation, OUTPUTS] : shared;
   const text = read(kernel);
   const enable = [...before.map(read), text].some((text) => /\bsubgroup[A-Z]\w*\(/.test(text)) ? 'enable subgroups;' : '';
   // Where inputs are read together a workgroup is one subgroup, which a compiler cannot know.
@@ -92,6 +93,7 @@ const SHADERS = KERNELS.flatMap((kernel) =>
   READ_MATRICES.flatMap((kernel) =>
     ARRAYS.flatMap((arrays) => QUANTIZED.map((weights) => shader(kernel, [arrays, 'step', 'octets', 'inputs_read_alone', weights]))),
   ),
+  ['linear', 'linear_tiled'].map((kernel) => shader(kernel, ['arrays_in_buffers', 'step', 'octets', 'inputs_read_alone', 'weights_in_fp16'], 'rotary')),
 );
 
 /** Compiles every file, and every entry point once for each set of its constants; returns what the browser says. */
@@ -113,6 +115,7 @@ async function compile({ shaders, constants, feature }) {
       let sets = constants[kernel] ?? constants[entryPoint] ?? constants[entryPoint.split('_')[0]] ?? [];
       // What differs is the same in all of them, and SwiftShader takes seconds for one: a single tile of quantized weights, which
       // are read in groups of 32 inputs.
+      if (/ rotary/.test(name)) sets = sets.slice(-1);
       if (/weights_in_q/.test(name)) sets = sets.slice(-1).map((each) => (kernel === 'linear' ? { ...each, GROUPS: 4 } : each));
       const pipelines = sets.map((each) => device.createComputePipelineAsync({ layout: 'auto', compute: { module, entryPoint, constants: each } }));
       await Promise.all(pipelines).catch((error) => said[name].push(`${entryPoint}: ${error.message}`));
