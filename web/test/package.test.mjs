@@ -16,8 +16,8 @@ import { ROOT, browser, serve } from './support.mjs';
 const PACKAGE = join(ROOT, 'web/package');
 const TSC = join(ROOT, 'web/node_modules/typescript/bin/tsc');
 const WEIGHTS = 'examples/demo-model/weights';
-/** 1 MiB. */
-const MOST_ENGINE_BYTES = 1 << 20;
+/** A growth that nobody meant is to be noticed. */
+const MOST_ENGINE_BYTES = 1_100_000;
 
 /** All of an app: what the readme's first example does, with greedy text, kept for the tests. */
 const APP = `
