@@ -4,6 +4,7 @@
 mod candidates;
 mod checkpoint;
 mod ecosystem;
+mod fim;
 mod full_width;
 mod generate;
 mod gguf;
