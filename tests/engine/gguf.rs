@@ -129,6 +129,8 @@ fn damaged_files_are_refused_in_one_line() {
         (changed(find("gpt2"), b"bert"), "vocabulary of the kind \"bert\""),
         (changed(find("smollm"), b"nobody"), "split in the way \"nobody\""),
         (changed(find("llama.attention.head_count"), b"other"), "llama.attention.head_count is missing"),
+        (changed(find("llama.attention.head_count") + 30, &[0xff; 4]), "llama.attention.head_count is 4294967295"),
+        (changed(find("tokenizer.ggml.merges") + 25 + 4, &[0xff; 8]), "claims a list of"),
         (changed(find("blk.0.attn_v"), b"blk.0.other_"), "not part of a model of the Llama family"),
     ] {
         let error = match open(bytes) {

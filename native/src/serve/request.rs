@@ -179,7 +179,7 @@ fn mend_surrogates(json: &str) -> Cow<'_, str> {
     mended.into()
 }
 
-/// The UTF-16 unit of the escape `\uXXXX` that `text` begins with.
+/// The UTF-16 unit of the escape that `text` begins with, such as `\u20ac`.
 fn unit(text: &str) -> Option<u16> {
     let digits = text.strip_prefix("\\u")?.get(..4)?;
     digits.bytes().all(|byte| byte.is_ascii_hexdigit()).then(|| u16::from_str_radix(digits, 16).ok())?

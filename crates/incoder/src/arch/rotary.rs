@@ -1,10 +1,10 @@
-//! Rotary positions: how far each pair of a head's values is turned at each position.
+//! Rotary positions: by what angle each pair of a head's values is rotated at each position.
 //!
 //! Source: RoFormer (arXiv 2104.09864); the kinds of scaling are those of `modeling_rope_utils` in Hugging Face transformers.
 
 use crate::checkpoint::fields::Fields;
 use crate::error::{Error, Result};
-use serde_json::{Map, Value};
+use serde_json::Map;
 use std::f64::consts::TAU;
 
 /// The frequencies of a head, and what cosine and sine are multiplied with.
@@ -39,9 +39,15 @@ impl Rotary {
             return Err(Error::Unsupported { what: format!("partial_rotary_factor {share}; whole heads are rotated") });
         }
         let plain = frequencies(base, head_dim);
-        let kind = scaling.get("rope_type").or_else(|| scaling.get("type")).and_then(Value::as_str);
+        let kind = match scaling.text("rope_type")?.or(scaling.text("type")?) {
+            Some(kind) => kind,
+            None if scaling.get("factor").is_some() => {
+                return Err(Error::Config { problem: "rope_scaling has a factor and no rope_type".to_owned() });
+            }
+            None => "default",
+        };
         let factor = || scaling.positive("factor");
-        match kind.unwrap_or("default") {
+        match kind {
             // What "dynamic" does begins beyond the positions of the training.
             "default" | "dynamic" => Ok(Self { frequencies: plain, factor: 1.0 }),
             "linear" => {
@@ -83,7 +89,7 @@ impl Rotary {
     }
 
     /// Cosine and sine of every pair at `position`: [head dim / 2].
-    pub fn turns(&self, position: usize) -> impl Iterator<Item = [f32; 2]> + '_ {
+    pub fn cos_sin(&self, position: usize) -> impl Iterator<Item = [f32; 2]> + '_ {
         let position = position as f32;
         self.frequencies.iter().map(move |frequency| {
             let (sin, cos) = (position * frequency).sin_cos();
@@ -91,12 +97,12 @@ impl Rotary {
         })
     }
 
-    /// Turns the heads of `values`, whose pairs are `i` and `i + head dim / 2`.
-    pub fn turn(&self, values: &mut [f32], position: usize) {
+    /// Rotates the heads of `values`, whose pairs are `i` and `i + head dim / 2`.
+    pub fn rotate(&self, values: &mut [f32], position: usize) {
         let half = self.frequencies.len();
         for head in values.chunks_exact_mut(2 * half) {
             let (first, second) = head.split_at_mut(half);
-            for ((a, b), [cos, sin]) in first.iter_mut().zip(second).zip(self.turns(position)) {
+            for ((a, b), [cos, sin]) in first.iter_mut().zip(second).zip(self.cos_sin(position)) {
                 (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
             }
         }
@@ -110,15 +116,18 @@ fn frequencies(base: f64, head_dim: usize) -> Vec<f32> {
 /// YaRN (arXiv 2309.00071): high frequencies stay, low ones are divided, and a ramp lies between.
 fn yarn(scaling: &Fields<'_>, base: f64, plain: &[f32], positions: usize) -> Result<Rotary> {
     let dim = 2.0 * plain.len() as f64;
-    let original = scaling.number("original_max_position_embeddings")?.unwrap_or(positions as f64);
-    let factor = match scaling.number("factor")? {
-        Some(_) => scaling.positive("factor")?,
-        None => positions as f64 / original,
+    // DeepSeek's two change the factor of attention.
+    if let Some(name) = ["mscale", "mscale_all_dim"].into_iter().find(|name| scaling.get(name).is_some()) {
+        return Err(Error::Unsupported { what: format!("{name} in rope_scaling of the type \"yarn\"") });
+    }
+    let or = |name: &str, otherwise: f64| match scaling.get(name) {
+        Some(_) => scaling.positive(name),
+        None => Ok(otherwise),
     };
-    let attention =
-        scaling.number("attention_factor")?.unwrap_or_else(|| if factor > 1.0 { 0.1 * factor.ln() + 1.0 } else { 1.0 });
-    let beta_fast = scaling.number("beta_fast")?.unwrap_or(32.0);
-    let beta_slow = scaling.number("beta_slow")?.unwrap_or(1.0);
+    let original = or("original_max_position_embeddings", positions as f64)?;
+    let factor = or("factor", positions as f64 / original)?;
+    let attention = or("attention_factor", if factor > 1.0 { 0.1 * factor.ln() + 1.0 } else { 1.0 })?;
+    let (beta_fast, beta_slow) = (or("beta_fast", 32.0)?, or("beta_slow", 1.0)?);
     let pair_of = |rotations: f64| dim * (original / (rotations * TAU)).ln() / (2.0 * base.ln());
     let (mut low, mut high) = (pair_of(beta_fast), pair_of(beta_slow));
     if scaling.flag_or("truncate", true)? {
@@ -135,4 +144,46 @@ fn yarn(scaling: &Fields<'_>, base: f64, plain: &[f32], positions: usize) -> Res
         frequency / factor as f32 * (1.0 - kept) + frequency * kept
     };
     Ok(Rotary { frequencies: plain.iter().enumerate().map(scaled).collect(), factor: attention as f32 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_computed_is_refused_by_name() {
+        for (fields, says) in [
+            (r#"{"rope_theta":0}"#, "rope_theta is 0"),
+            (r#"{"rope_scaling":{"rope_type":"longrope"}}"#, "\"longrope\""),
+            (r#"{"rope_scaling":{"rope_type":4}}"#, "rope_type is 4, expected a text"),
+            (r#"{"rope_scaling":{"factor":4}}"#, "has a factor and no rope_type"),
+            (r#"{"rope_scaling":[4]}"#, "rope_scaling is [4], expected an object"),
+            (r#"{"rope_scaling":{"type":"linear"}}"#, "factor is missing"),
+            (r#"{"rope_scaling":{"type":"linear","factor":0}}"#, "factor is 0, expected a number above 0"),
+            (r#"{"rope_scaling":{"type":"yarn","factor":2,"original_max_position_embeddings":0}}"#, "above 0"),
+            (r#"{"rope_scaling":{"type":"yarn","factor":2,"beta_slow":0}}"#, "beta_slow is 0"),
+            (r#"{"rope_scaling":{"type":"yarn","factor":2,"mscale":1}}"#, "mscale in rope_scaling"),
+            (r#"{"partial_rotary_factor":0.5}"#, "partial_rotary_factor 0.5"),
+        ] {
+            let value: serde_json::Value = serde_json::from_str(fields).unwrap();
+            let error = Rotary::read(&Fields(value.as_object().unwrap()), 64, 2048).unwrap_err().to_string();
+            assert!(error.contains(says), "{fields}: {error}");
+        }
+    }
+
+    #[test]
+    fn scaled_frequencies_are_finite_and_no_higher() {
+        let plain = frequencies(10_000.0, 64);
+        for scaling in [
+            r#"{"rope_type":"linear","factor":4}"#,
+            r#"{"rope_type":"llama3","factor":8,"low_freq_factor":1,"high_freq_factor":4,"original_max_position_embeddings":64}"#,
+            r#"{"rope_type":"yarn","factor":4}"#,
+            r#"{"rope_type":"yarn","factor":4,"original_max_position_embeddings":1}"#,
+        ] {
+            let value: serde_json::Value = serde_json::from_str(&format!(r#"{{"rope_scaling":{scaling}}}"#)).unwrap();
+            let rotary = Rotary::read(&Fields(value.as_object().unwrap()), 64, 2048).unwrap();
+            let pairs = rotary.frequencies.iter().zip(&plain);
+            assert!(pairs.clone().all(|(scaled, plain)| *scaled > 0.0 && scaled <= plain), "{scaling}");
+        }
+    }
 }

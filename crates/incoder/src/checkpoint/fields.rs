@@ -66,6 +66,24 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// A text.
+    pub fn text(&self, name: &str) -> Result<Option<&'a str>> {
+        match self.get(name) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(other) => problem(format!("{name} is {}, expected a text", shown(other))),
+        }
+    }
+
+    /// A list, of which `each` takes a value; `what` says what they have to be.
+    pub fn list<T>(&self, name: &str, what: &str, each: impl Fn(&'a Value) -> Option<T>) -> Result<Option<Vec<T>>> {
+        match self.get(name).map(|value| value.as_array().and_then(|list| list.iter().map(each).collect())) {
+            None => Ok(None),
+            Some(Some(list)) => Ok(Some(list)),
+            Some(None) => problem(format!("{name} is not a list of {what}")),
+        }
+    }
+
     /// An object.
     pub fn object(&self, name: &str) -> Result<Option<&'a Map<String, Value>>> {
         match self.get(name) {

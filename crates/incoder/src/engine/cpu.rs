@@ -251,7 +251,7 @@ impl Reference {
     pub fn rotated(&self, linear: &Linear, x: &[f32], column: &Column) -> Vec<f32> {
         let mut y = self.linear(linear, x);
         if let Positions::Rotary(rotary) = &self.recipe.positions {
-            rotary.turn(&mut y, column.position as usize);
+            rotary.rotate(&mut y, column.position as usize);
         }
         y
     }

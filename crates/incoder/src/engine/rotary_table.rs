@@ -13,6 +13,6 @@ use crate::error::Result;
 /// [`crate::Error::Limit`] where the adapter has no textures of that size.
 pub(super) fn rotary_table(gpu: &Gpu, positions: &Positions, capacity: usize) -> Result<Option<Array>> {
     let Positions::Rotary(rotary) = positions else { return Ok(None) };
-    let texels: Vec<[f32; 2]> = (0..capacity).flat_map(|position| rotary.turns(position)).collect();
+    let texels: Vec<[f32; 2]> = (0..capacity).flat_map(|position| rotary.cos_sin(position)).collect();
     gpu.float_texture("rotary positions", bytemuck::cast_slice(&texels)).map(Some)
 }

@@ -4,7 +4,9 @@
 
 use super::blocks::Kind;
 use crate::checkpoint::Source;
+use crate::checkpoint::fields::shown;
 use crate::error::{Error, Result};
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
 /// Bytes that are read at a time.
@@ -15,18 +17,10 @@ const MAX_METADATA_BYTES: u64 = 256 << 20;
 const MAX_FIELDS: u64 = 1 << 12;
 /// A model has some ten tensors a layer.
 const MAX_TENSORS: u64 = 1 << 16;
+/// Values of all lists together: a vocabulary of 256,000 tokens has three or four lists of about that size.
+const MAX_VALUES: u64 = 1 << 22;
 /// Arrays of arrays are in no file.
 const MAX_DEPTH: usize = 2;
-
-/// A value of the metadata.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Value {
-    Whole(i64),
-    Real(f64),
-    Flag(bool),
-    Text(String),
-    List(Vec<Value>),
-}
 
 /// A tensor: its rows lie one after the other, each in whole blocks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,7 +38,8 @@ pub(super) struct Tensor {
 /// What a file says of itself.
 #[derive(Debug)]
 pub(super) struct Header {
-    pub metadata: BTreeMap<String, Value>,
+    /// As JSON has it; a number that JSON has not is null.
+    pub metadata: Map<String, Value>,
     pub tensors: BTreeMap<String, Tensor>,
 }
 
@@ -55,7 +50,7 @@ impl Header {
     /// [`Error::Checkpoint`] for a file that is no GGUF file, damaged or cut off, [`Error::Tensor`] for a tensor of a type that is not
     /// read.
     pub async fn read(file: &dyn Source) -> Result<Self> {
-        let mut cursor = Cursor { file, at: 0, chunk: Vec::new(), chunk_at: 0 };
+        let mut cursor = Cursor { file, at: 0, chunk: Vec::new(), chunk_at: 0, values_left: MAX_VALUES };
         if cursor.bytes(4).await? != b"GGUF" {
             return Err(cursor.damaged("does not begin with GGUF"));
         }
@@ -66,7 +61,7 @@ impl Header {
         }
         let tensor_count = cursor.count("tensors", MAX_TENSORS).await?;
         let field_count = cursor.count("metadata fields", MAX_FIELDS).await?;
-        let mut metadata = BTreeMap::new();
+        let mut metadata = Map::new();
         for _ in 0..field_count {
             let name = cursor.text().await?;
             let kind = cursor.u32().await?;
@@ -79,8 +74,10 @@ impl Header {
         }
         let alignment = match metadata.get("general.alignment") {
             None => 32,
-            Some(Value::Whole(size)) if (1..=1 << 20).contains(size) => *size as u64,
-            Some(other) => return Err(cursor.damaged(format!("has general.alignment {other:?}"))),
+            Some(size) => match size.as_u64().filter(|size| (1..=1 << 20).contains(size)) {
+                Some(size) => size,
+                None => return Err(cursor.damaged(format!("has general.alignment {}", shown(size)))),
+            },
         };
         let data = cursor.at.next_multiple_of(alignment);
         let mut tensors = BTreeMap::new();
@@ -110,6 +107,8 @@ struct Cursor<'a> {
     at: u64,
     chunk: Vec<u8>,
     chunk_at: u64,
+    /// Values that lists may still have.
+    values_left: u64,
 }
 
 impl Cursor<'_> {
@@ -168,31 +167,36 @@ impl Cursor<'_> {
 
     async fn value(&mut self, kind: u32, depth: usize) -> Result<Value> {
         Ok(match kind {
-            0 => Value::Whole(self.array::<1>().await?[0].into()),
-            1 => Value::Whole((self.array::<1>().await?[0] as i8).into()),
-            2 => Value::Whole(u16::from_le_bytes(self.array().await?).into()),
-            3 => Value::Whole(i16::from_le_bytes(self.array().await?).into()),
-            4 => Value::Whole(self.u32().await?.into()),
-            5 => Value::Whole(i32::from_le_bytes(self.array().await?).into()),
-            6 => Value::Real(f32::from_le_bytes(self.array().await?).into()),
-            7 => Value::Flag(self.array::<1>().await?[0] != 0),
-            8 => Value::Text(self.text().await?),
+            0 => Value::from(self.array::<1>().await?[0]),
+            1 => Value::from(self.array::<1>().await?[0] as i8),
+            2 => Value::from(u16::from_le_bytes(self.array().await?)),
+            3 => Value::from(i16::from_le_bytes(self.array().await?)),
+            4 => Value::from(self.u32().await?),
+            5 => Value::from(i32::from_le_bytes(self.array().await?)),
+            // Its shortest decimal: 1e-05, not 0.0000099999997.
+            6 => f32::from_le_bytes(self.array().await?)
+                .to_string()
+                .parse()
+                .map_or(Value::Null, |number: f64| number.into()),
+            7 => Value::Bool(self.array::<1>().await?[0] != 0),
+            8 => Value::String(self.text().await?),
             9 if depth > 0 => {
                 let kind = self.u32().await?;
                 let count = self.u64().await?;
-                // Every value has at least one byte.
-                if count > self.file.size() - self.at {
-                    return Err(self.damaged(format!("is damaged or cut off: it claims a list of {count} values")));
-                }
+                // Every value takes more memory than it has bytes.
+                let Some(left) = self.values_left.checked_sub(count) else {
+                    return Err(self.damaged(format!("is damaged: it claims a list of {count} values")));
+                };
+                self.values_left = left;
                 let mut list = Vec::new();
                 for _ in 0..count {
                     list.push(Box::pin(self.value(kind, depth - 1)).await?);
                 }
-                Value::List(list)
+                Value::Array(list)
             }
-            10 => Value::Whole(self.u64().await?.try_into().unwrap_or(i64::MAX)),
-            11 => Value::Whole(i64::from_le_bytes(self.array().await?)),
-            12 => Value::Real(f64::from_le_bytes(self.array().await?)),
+            10 => Value::from(self.u64().await?),
+            11 => Value::from(i64::from_le_bytes(self.array().await?)),
+            12 => Value::from(f64::from_le_bytes(self.array().await?)),
             other => return Err(self.damaged(format!("is damaged: a value in its header is of type {other}"))),
         })
     }

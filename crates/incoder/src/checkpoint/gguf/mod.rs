@@ -106,7 +106,7 @@ impl Weights {
             let Some((name, heads)) = model.name(&name) else {
                 return Err(Error::tensor(&name, "is not part of a model of the Llama family"));
             };
-            if heads > 0 && !tensor.rows.is_multiple_of(2 * heads) {
+            if heads > tensor.rows || heads > 0 && !tensor.rows.is_multiple_of(2 * heads) {
                 let problem = format!("has {} rows, which {heads} heads do not share out", tensor.rows);
                 return Err(Error::tensor(&name, problem));
             }
@@ -151,7 +151,7 @@ impl Weights {
                 let stored = one.stored_row(row);
                 let run = (1..rows - row).take_while(|&i| one.stored_row(row + i) == stored + i).count() + 1;
                 packed.resize(run * row_bytes, 0);
-                self.file.read(one.tensor.offset + (stored * row_bytes) as u64, &mut packed).await?;
+                self.file.read(one.tensor.offset + stored as u64 * row_bytes as u64, &mut packed).await?;
                 values.clear();
                 kind.unpack(&packed, &mut values);
                 put(one.first + row as u64 * one.row_bytes(), bytemuck::cast_slice(&values));

@@ -1,10 +1,8 @@
 //! The vocabulary inside a GGUF file → the tokenizer.json of the same model.
 
-use super::config::Fields;
-use super::header::Value;
+use crate::checkpoint::fields::Fields;
 use crate::error::{Error, Result};
-use serde_json::{Value as Json, json};
-use std::collections::BTreeMap;
+use serde_json::{Map, Value, json};
 
 /// Types of tokens: control tokens are no text, tokens that a user added are looked for before anything else.
 const CONTROL: i64 = 3;
@@ -12,7 +10,7 @@ const USER_DEFINED: i64 = 4;
 
 /// How each of the pre-tokenizers that llama.cpp knows by name splits a text. The regular expressions are those of the models' own
 /// tokenizer.json.
-fn pre_tokenizer(name: &str) -> Option<Json> {
+fn pre_tokenizer(name: &str) -> Option<Value> {
     let bytes = |use_regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": use_regex});
     let split =
         |regex: &str| json!({"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": false});
@@ -45,7 +43,7 @@ fn pre_tokenizer(name: &str) -> Option<Json> {
 /// # Errors
 /// [`Error::Unsupported`] for a vocabulary that is no byte-level BPE, or that is split in a way that is not known;
 /// [`Error::Tokenizer`] where it is damaged.
-pub(super) fn tokenizer_json(metadata: &BTreeMap<String, Value>) -> Result<Json> {
+pub(super) fn tokenizer_json(metadata: &Map<String, Value>) -> Result<Value> {
     let fields = Fields(metadata);
     let damaged = |problem: String| Error::Tokenizer { problem };
     let unsupported = |what: String| Err(Error::Unsupported { what });
@@ -58,10 +56,11 @@ pub(super) fn tokenizer_json(metadata: &BTreeMap<String, Value>) -> Result<Json>
     let Some(splitting) = pre_tokenizer(name) else {
         return unsupported(format!("a GGUF vocabulary that is split in the way {name:?}, which is not known"));
     };
-    let list = |name: &str| fields.texts(name)?.ok_or_else(|| damaged(format!("{name} is missing")));
+    let list =
+        |name: &str| fields.list(name, "texts", Value::as_str)?.ok_or_else(|| damaged(format!("{name} is missing")));
     let (tokens, merges) = (list("tokenizer.ggml.tokens")?, list("tokenizer.ggml.merges")?);
-    let kinds = fields.wholes("tokenizer.ggml.token_type")?.unwrap_or_default();
-    let mut vocabulary = serde_json::Map::new();
+    let kinds = fields.list("tokenizer.ggml.token_type", "whole numbers", Value::as_i64)?.unwrap_or_default();
+    let mut vocabulary = Map::new();
     let mut added = Vec::new();
     for (id, token) in tokens.iter().enumerate() {
         let kind = kinds.get(id).copied().unwrap_or_default();
@@ -75,15 +74,15 @@ pub(super) fn tokenizer_json(metadata: &BTreeMap<String, Value>) -> Result<Json>
             return Err(damaged(format!("the GGUF vocabulary has the token {token:?} twice")));
         }
     }
-    let bos = fields.whole("tokenizer.ggml.bos_token_id")?;
+    let bos = fields.get("tokenizer.ggml.bos_token_id").and_then(Value::as_u64);
     let is_llama3 = ["llama3", "llama-bpe", "llama-v3"].contains(&name);
-    let begins = fields.flag("tokenizer.ggml.add_bos_token")?.unwrap_or(is_llama3);
+    let begins = fields.flag_or("tokenizer.ggml.add_bos_token", is_llama3)?;
     let mut json = json!({
         "version": "1.0",
         "truncation": null,
         "padding": null,
         "added_tokens": added,
-        "normalizer": if name == "qwen2" { json!({"type": "NFC"}) } else { Json::Null },
+        "normalizer": if name == "qwen2" { json!({"type": "NFC"}) } else { Value::Null },
         "pre_tokenizer": splitting,
         "post_processor": null,
         "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
