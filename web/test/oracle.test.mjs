@@ -290,3 +290,22 @@ test('the demo model gives the same with and without subgroups, in a worker and 
     logprobs.forEach((logprob, i) => assert.ok(Math.abs(logprob - first.logprobs[i]) < TOLERANCE));
   }
 });
+
+// A GGUF file from disk
+
+test('a GGUF file is a whole model, and what is none says so', async () => {
+  const expected = oracle('gguf/expected.json');
+  const got = await inPage(async (text) => {
+    const bytes = await (await fetch('/gguf/every-type.gguf')).arrayBuffer();
+    const model = await InCoder.load('mine', { files: [new File([bytes], 'every-type.gguf')], contextLength: 32 });
+    const options = { maxTokens: 24, temperature: 0, ignoreEos: true, heal: false, lookup: false };
+    const { ids } = await model.generate(text, options);
+    const infill = await outcome(model.infill({ prefix: 'a', suffix: 'b' }));
+    await model.dispose();
+    const cut = await outcome(InCoder.load('mine', { files: [new File([bytes.slice(0, 5000)], 'cut.gguf')] }));
+    return { ids, infill, cut };
+  }, expected.text);
+  assert.deepEqual(got.ids, expected.greedy24);
+  assert.match(got.infill.message, /no sentinels for infilling/);
+  assert.match(`${got.cut.code}: ${got.cut.message}`, /BAD_CHECKPOINT: .*cut off/);
+});

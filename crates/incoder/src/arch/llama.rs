@@ -9,15 +9,17 @@ use crate::checkpoint::fields::{Fields, shown, unsupported};
 use crate::error::{Error, Result};
 use std::sync::Arc;
 
-/// What is this family's alone in its config.json.
+/// The fields of config.json that only this family has.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Llama {
     name: &'static str,
     norm_eps: f32,
     rotary: Rotary,
-    /// Whether queries, keys and values have biases; whether attention's output has one; whether the feed-forward layers have.
+    /// Whether queries, keys and values have biases.
     qkv_bias: bool,
+    /// Whether attention's output has one.
     output_bias: bool,
+    /// Whether the feed-forward layer has biases.
     mlp_bias: bool,
 }
 
@@ -121,7 +123,7 @@ impl Architecture for Llama {
         model
     }
 
-    /// The frequencies are computed; old checkpoints have them.
+    /// Old checkpoints contain the frequencies, which are computed here.
     fn ignores(&self, tensor: &str) -> bool {
         tensor.ends_with("rotary_emb.inv_freq")
     }

@@ -1,4 +1,4 @@
-//! One file an architecture: what is special in its config.json, and its recipe.
+//! Each architecture is one file, which reads what is special in its config.json and writes its recipe.
 //!
 //! Nothing outside this folder knows an architecture. To add one, write its file and register it in [`ALL`]; see
 //! `docs/adding-an-architecture.md`.
@@ -30,7 +30,7 @@ pub(crate) trait Architecture: Debug + Send + Sync {
     /// What a model in the sizes of `config` computes.
     fn recipe(&self, config: &Config) -> Recipe;
 
-    /// Whether checkpoints may have the tensor `tensor`, which nobody needs.
+    /// Whether checkpoints may contain the tensor `tensor` although it is not needed.
     fn ignores(&self, tensor: &str) -> bool;
 }
 

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use serde_json::Value;
 use std::sync::Arc;
 
-/// What is XGLM's alone in its config.json.
+/// The fields of config.json that only XGLM has.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Xglm {
     /// Whether embeddings are multiplied by sqrt(d_model).
@@ -92,7 +92,7 @@ impl Architecture for Xglm {
         model
     }
 
-    /// The sinusoids are computed.
+    /// Some checkpoints contain the sinusoids, which are computed here.
     fn ignores(&self, tensor: &str) -> bool {
         tensor == "embed_positions.weights"
     }
