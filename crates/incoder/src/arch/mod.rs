@@ -56,7 +56,10 @@ fn embedding(config: &Config) -> Weight {
 
 /// What the logits come from.
 fn head(config: &Config) -> Weight {
-    Weight { name: config.head_name().to_owned(), ..embedding(config) }
+    match config.tie_word_embeddings {
+        true => embedding(config),
+        false => Weight { name: "lm_head.weight".to_owned(), ..embedding(config) },
+    }
 }
 
 /// Refuses sizes that the shaders cannot take.

@@ -106,11 +106,6 @@ impl Config {
         }
     }
 
-    /// The tensor that the logits come from.
-    pub(crate) fn head_name(&self) -> &'static str {
-        if self.tie_word_embeddings { "embed_tokens.weight" } else { "lm_head.weight" }
-    }
-
     /// Reads a model folder's config.json and, where it has one, what generation_config.json says of the tokens that end a text.
     ///
     /// # Errors

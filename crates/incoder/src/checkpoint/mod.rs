@@ -28,7 +28,7 @@ const MAX_INDEX_BYTES: u64 = 32 << 20;
 const PREFIXES: [&str; 3] = ["_orig_mod.", "module.", "model."];
 /// The output head, which is the embedding where the two are tied.
 const HEAD: &str = "lm_head.weight";
-pub(crate) const EMBEDDING: &str = "embed_tokens.weight";
+const EMBEDDING: &str = "embed_tokens.weight";
 
 /// How a tensor's values are stored.
 #[derive(Debug, Clone, PartialEq, Eq)]

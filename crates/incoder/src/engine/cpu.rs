@@ -3,8 +3,7 @@
 //! Written to be read: one loop for each line of a paper's arithmetic, no blocking, no threads. What is computed is in the recipe
 //! of the model's architecture (`arch/`).
 
-use crate::arch::recipe::{Linear, Norm, Op, Positions, Recipe};
-use crate::checkpoint::EMBEDDING;
+use crate::arch::recipe::{Linear, Norm, Op, Positions, Recipe, Weight};
 use crate::checkpoint::config::Config;
 use crate::engine::forward::{Column, Kv, sinusoids};
 use crate::engine::tensors::Tensors;
@@ -182,7 +181,9 @@ impl Reference {
         let mut made = Vec::new();
         for (layer, op) in &self.recipe.ops {
             match op {
-                Op::Embed { .. } => x = columns.iter().map(|column| self.embedded(column)).collect(),
+                Op::Embed { table, scale } => {
+                    x = columns.iter().map(|column| self.embedded(table, *scale, column)).collect();
+                }
                 Op::Norm(norm) => h = x.iter().map(|x| self.norm(norm, x)).collect(),
                 Op::QueryKeyValue { query, key, value } => {
                     q.clear();
@@ -211,17 +212,17 @@ impl Reference {
                 Op::FinalNorm(norm) => {
                     h = x[columns.len() - logits..].iter().map(|x| self.norm(norm, x)).collect();
                 }
-                Op::Logits(head) => made = h.iter().map(|h| self.matrices[&head.name].product(h)).collect(),
+                Op::Logits(head) => made = h.iter().map(|h| self.product(head, h)).collect(),
             }
         }
         Ok(made)
     }
 
     /// E[token] * scale, + P[position] where positions are added: [d_model].
-    pub fn embedded(&self, column: &Column) -> Vec<f32> {
-        let (d, scale) = (self.config.d_model, self.recipe.embedding_scale() as f32);
-        let mut embedded = self.matrices[EMBEDDING].row(column.token as usize);
-        embedded.iter_mut().for_each(|e| *e *= scale);
+    pub fn embedded(&self, table: &Weight, scale: f64, column: &Column) -> Vec<f32> {
+        let d = table.inputs;
+        let mut embedded = self.matrices[&table.name].row(column.token as usize);
+        embedded.iter_mut().for_each(|e| *e *= scale as f32);
         if !self.positions.is_empty() {
             add(&mut embedded, &self.positions[column.position as usize * d..][..d]);
         }
@@ -242,7 +243,7 @@ impl Reference {
 
     /// W x + b: [outputs].
     pub fn linear(&self, linear: &Linear, x: &[f32]) -> Vec<f32> {
-        let mut y = self.matrices[&linear.weight.name].product(x);
+        let mut y = self.product(&linear.weight, x);
         linear.bias.iter().for_each(|bias| add(&mut y, &self.vectors[bias]));
         y
     }
@@ -281,9 +282,9 @@ impl Reference {
         }
     }
 
-    /// The logits of one row: [vocab].
-    pub fn head(&self, h: &[f32]) -> Vec<f32> {
-        self.matrices[self.config.head_name()].product(h)
+    /// W x: [outputs].
+    pub fn product(&self, weight: &Weight, x: &[f32]) -> Vec<f32> {
+        self.matrices[&weight.name].product(x)
     }
 }
 

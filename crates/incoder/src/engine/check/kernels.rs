@@ -128,7 +128,7 @@ impl<'a> Kernels<'a> {
         let x = self.gpu.upload("x", inputs)?;
         for op in self.ops() {
             match &op {
-                Op::Embed { table, .. } => {
+                Op::Embed { table, scale } => {
                     let rows = if self.shapes.rotary { 1 } else { self.shapes.capacity };
                     let positions = self.gpu.upload("positions", &sinusoids(0..rows, d))?;
                     let out = self.gpu.upload("out", &vec![f32::NAN; count * d])?;
@@ -137,7 +137,7 @@ impl<'a> Kernels<'a> {
                         Ok(())
                     })?;
                     let expected: Vec<f32> =
-                        columns.iter().flat_map(|column| self.reference.embedded(column)).collect();
+                        columns.iter().flat_map(|column| self.reference.embedded(table, *scale, column)).collect();
                     checks.add("embed", d, &self.read((&out).into()).await?, &expected);
                 }
                 Op::Norm(norm) => {
@@ -206,7 +206,7 @@ impl<'a> Kernels<'a> {
                     })?;
                     let padded = self.read((&out).into()).await?;
                     let got: Vec<f32> = padded.chunks_exact(stride).flat_map(|row| &row[..vocab]).copied().collect();
-                    let expected = rows(&inputs[..logits * d], d, |x| self.reference.head(x));
+                    let expected = rows(&inputs[..logits * d], d, |x| self.reference.product(head, x));
                     checks.add("project_logits", vocab, &got, &expected);
                 }
                 _ => {}
